@@ -1,0 +1,14 @@
+/** Jest runs the TypeScript sources as native ES modules; @swc/jest only strips the types. */
+export default {
+  testEnvironment: 'node',
+  testMatch: ['<rootDir>/test/unit/**/*.test.ts', '<rootDir>/test/netns/**/*.test.ts'],
+  extensionsToTreatAsEsm: ['.ts'],
+  transform: {
+    '^.+\\.ts$': [
+      '@swc/jest',
+      { jsc: { target: 'es2024', parser: { syntax: 'typescript' } }, module: { type: 'es6' } },
+    ],
+  },
+  maxWorkers: 2,
+  testTimeout: 20_000,
+}
