@@ -1,0 +1,80 @@
+import { sumBytes, updateChecksum } from './checksum.ts'
+import { type Packet, PROTOCOL_TCP, TCP_HEADER_BYTES } from './decode.ts'
+import { readUint8, readUint16, writeUint16 } from './words.ts'
+
+/** TCP option kinds (IANA). */
+export const OPTION_END = 0
+export const OPTION_NOP = 1
+export const OPTION_MSS = 2
+export const OPTION_FAST_OPEN = 34
+/** RFC 6994's experimental kind; Fast Open's experiment had the identifier 0xf989 (RFC 7413 section 7). */
+export const OPTION_EXPERIMENT = 254
+const EXPERIMENT_FAST_OPEN = 0xf989
+
+/**
+ * The offset of the first TCP option of this kind in a decoded packet, or -1. The option's length octet is there and
+ * the whole option lies in the header. A malformed option ends the search, as it ends the kernel's own parsing
+ * (tcp_parse_options), so that both see the same options. For any kind but END and NOP.
+ */
+export function findOption(bytes: Uint8Array, packet: Packet, kind: number): number {
+  return findOptionFrom(bytes, packet, kind, packet.headerBytes + TCP_HEADER_BYTES)
+}
+
+/** The maximum segment size that a SYN announces, in bytes, or 0 where it announces none. */
+export function readMss(bytes: Uint8Array, packet: Packet): number {
+  const offset = findOption(bytes, packet, OPTION_MSS)
+  return offset !== -1 && readUint8(bytes, offset + 1) === 4 ? readUint16(bytes, offset + 2) : 0
+}
+
+/**
+ * Overwrites in place every Fast Open option (RFC 7413, and its experiment) with NOPs; the header keeps its length and
+ * the checksum is updated by the difference. Returns whether there was one. `bytes` holds the headers that `packet`
+ * was decoded from; a payload may be another one already.
+ */
+export function neutralizeFastOpen(bytes: Uint8Array, packet: Packet): boolean {
+  const start = packet.headerBytes + TCP_HEADER_BYTES
+  let offset = findFastOpen(bytes, packet)
+  if (offset === -1) return false
+  // An option may start at an odd offset: the sums are taken over the whole, evenly placed options.
+  const oldSum = sumBytes(bytes, start, packet.payloadOffset)
+  while (offset !== -1) {
+    bytes.fill(OPTION_NOP, offset, offset + readUint8(bytes, offset + 1))
+    offset = findFastOpen(bytes, packet)
+  }
+  const checksumOffset = packet.headerBytes + 16
+  const newSum = sumBytes(bytes, start, packet.payloadOffset)
+  writeUint16(bytes, checksumOffset, updateChecksum(readUint16(bytes, checksumOffset), oldSum, newSum))
+  return true
+}
+
+function findFastOpen(bytes: Uint8Array, packet: Packet): number {
+  const standard = findOption(bytes, packet, OPTION_FAST_OPEN)
+  if (standard !== -1) return standard
+  let offset = findOption(bytes, packet, OPTION_EXPERIMENT)
+  while (offset !== -1) {
+    const optionBytes = readUint8(bytes, offset + 1)
+    if (optionBytes >= 4 && readUint16(bytes, offset + 2) === EXPERIMENT_FAST_OPEN) return offset
+    offset = findOptionFrom(bytes, packet, OPTION_EXPERIMENT, offset + optionBytes)
+  }
+  return -1
+}
+
+function findOptionFrom(bytes: Uint8Array, packet: Packet, kind: number, from: number): number {
+  if (packet.protocol !== PROTOCOL_TCP || packet.fragment === 'later') return -1
+  const end = packet.payloadOffset
+  let offset = from
+  while (offset < end) {
+    const here = readUint8(bytes, offset)
+    if (here === OPTION_END) return -1
+    if (here === OPTION_NOP) {
+      offset += 1
+      continue
+    }
+    if (offset + 2 > end) return -1
+    const optionBytes = readUint8(bytes, offset + 1)
+    if (optionBytes < 2 || offset + optionBytes > end) return -1
+    if (here === kind) return offset
+    offset += optionBytes
+  }
+  return -1
+}
