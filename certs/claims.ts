@@ -1,5 +1,6 @@
-import { isIPv4, isIPv6, SocketAddress } from 'node:net'
+import { isIPv4, isIPv6 } from 'node:net'
 import type { Labels, NamedPort, PodIdentity, Protocol } from '../api/identity.ts'
+import { canonicalAddress } from '../policy/address.ts'
 import type { PublicJwk } from './authority.ts'
 import { parsePublicJwk } from './authority.ts'
 import { WitError } from './errors.ts'
@@ -114,19 +115,12 @@ function parsePod(value: unknown): Omit<PodIdentity, 'namespace' | 'serviceAccou
 
 function parseAddresses(value: unknown): string[] {
   const addresses = list(value, 'pod.addresses', 1, 2).map((address) =>
-    text(address, 'pod.addresses', isCanonicalAddress),
+    text(address, 'pod.addresses', (value) => canonicalAddress(value) === value),
   )
   if (addresses.filter(isIPv4).length > 1 || addresses.filter(isIPv6).length > 1) {
     throw refuse('pod.addresses', 'at most one address of each family')
   }
   return addresses
-}
-
-/** True for an IPv4 address, or an IPv6 address in the form of RFC 5952 without a zone. */
-function isCanonicalAddress(address: string): boolean {
-  if (isIPv4(address)) return true
-  if (!isIPv6(address) || address.includes('%')) return false
-  return new SocketAddress({ address, family: 'ipv6' }).address === address
 }
 
 function parseLabels(value: unknown, claim: string): Labels {
