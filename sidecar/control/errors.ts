@@ -8,6 +8,7 @@ export const CONTROL_ERRORS = {
   'issuer-unreachable': 'The issuer did not answer: no connection, TLS refused, or no answer in time.',
   'issuer-refused': 'The issuer answered with an error status; its own code is in the message.',
   'issuer-answer': 'The issuer answered with a body that is too large or not of the agreed shape.',
+  'identity-missing': 'A request to the issuer needs the own identity, and there is none yet.',
   'identity-mismatch': "The issuer's WIT is not for this Pod or not for the key that asked for it.",
   'stream-message': 'A line of the stream is not a message of the agreed shape; the sidecar connects anew.',
   'stream-silent': 'The stream missed three pings; the sidecar connects anew.',
