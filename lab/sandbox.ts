@@ -92,9 +92,10 @@ function mountLines(mount: BindMount, overlays: Set<string>): string[] {
       )
     }
   }
-  const make = lstatSync(mount.source).isDirectory() ? 'mkdir -p' : 'f() { mkdir -p "${1%/*}"; touch "$1"; }; f'
+  const isDirectory = lstatSync(mount.source).isDirectory()
   lines.push(
-    `${make} "$R"${quote(path)}`,
+    `mkdir -p "$R"${quote(isDirectory ? path : dirname(path))}`,
+    ...(isDirectory ? [] : [`touch "$R"${quote(path)}`]),
     `mount -o bind,${mount.readOnly ? 'ro' : 'rw'} ${quote(mount.source)} "$R"${quote(path)}`,
   )
   return lines

@@ -36,7 +36,10 @@ function answer(socket: Socket, first: Buffer): void {
   const finish = () => {
     socket.end('OK\n')
   }
-  if (left <= 0) return finish()
+  if (left <= 0) {
+    finish()
+    return
+  }
   socket.on('data', (chunk) => {
     left -= chunk.length
     if (left <= 0) finish()
