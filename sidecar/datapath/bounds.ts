@@ -1,0 +1,49 @@
+/** Every bound of the data path, with its reason. What is over a bound is dropped or forgotten, never let through. */
+
+/** Packets waiting for the control plane (a verification, a lookup, readiness): 256 of at most 64 KiB, one per tuple. */
+export const MAXIMUM_HELD_PACKETS = 256
+/** A client repeats its SYN after 1, 3 and 7 seconds; its application has usually given up later. */
+export const HOLD_MILLISECONDS = 10_000
+
+/** Half-open connections of peers with a verified WIT. Above it the oldest lose only their repeated SYN-ACK. */
+export const MAXIMUM_HALF_OPEN = 8_192
+/** SYNs of our own that were sent lately: for the third, plain one and for acknowledgements of frame bytes. */
+export const MAXIMUM_RECENT_SYNS = 4_096
+/** From this repetition on a SYN goes without a frame: something on the path may not like data on SYN. */
+export const PLAIN_SYN_REPETITION = 3
+/** Addresses that acknowledged frame bytes (a Fast Open server without cookies): they get no frame again. */
+export const MAXIMUM_FRAMELESS_ADDRESSES = 1_024
+
+/** Peers with verified WITs: about 4 KiB each with their keys, 40 MB at most in a cluster of 10,000 peers. */
+export const MAXIMUM_PEERS = 10_000
+/** WITs that did not verify, so that a repeated one costs no signature check. */
+export const MAXIMUM_REFUSED_WITS = 1_024
+export const REFUSED_WIT_MILLISECONDS = 10_000
+/** Verifications take 0.2 ms each off the packet path: these rates keep them below a tenth of one core. */
+export const VERIFICATIONS_PER_SECOND = 400
+export const VERIFICATIONS_BURST = 1_000
+export const VERIFICATIONS_PER_SOURCE_PER_SECOND = 10
+export const VERIFICATIONS_PER_SOURCE_BURST = 20
+export const MAXIMUM_SOURCES = 4_096
+
+/** Directory answers kept by address. */
+export const MAXIMUM_DIRECTORY_ENTRIES = 10_000
+
+/** A SYN-ACK is repeated for data of an unproved connection at most this often. */
+export const SYN_ACK_REPEAT_MILLISECONDS = 200
+
+/** Refusals that are told to the control plane for its log; the counters count all. */
+export const REFUSAL_REPORTS_PER_SECOND = 50
+
+/** The previous identity still answers for handshakes that began before a renewal. */
+export const PREVIOUS_IDENTITY_SECONDS = 120
+
+/** Kernel queue lengths: what is over them the kernel drops, and their copies share the receive buffer below. */
+export const QUEUE_TCP_PACKETS = 4_096
+export const QUEUE_OTHER_PACKETS = 2_048
+/** Packets are read whole: an MTU may be 64 KiB. */
+export const QUEUE_COPY_BYTES = 0xffff
+export const RECEIVE_BUFFER_BYTES = 8 << 20
+export const RECEIVE_TIMEOUT_MILLISECONDS = 250
+/** Verdicts collected before they are sent in one message. */
+export const VERDICT_BATCH = 32

@@ -1,0 +1,40 @@
+/** UDP and every other protocol but TCP and ICMP: judged by the directory at the first packet of a flow. */
+import { type Packet, PROTOCOL_UDP } from '../packet/decode.ts'
+import type { TrafficProtocol } from '../../policy/types.ts'
+import { denies, type Gate, peerName } from './gate.ts'
+import { judgeAddress } from './judge.ts'
+import { drop, hold, type Outcome, refuse, release } from './outcome.ts'
+
+const PROTOCOL_SCTP = 132
+
+/** Decides for a packet of the second queue; an allowed flow's connection is released, a denied one gets an ICMP error. */
+export function handleDatagram(gate: Gate, inbound: boolean, bytes: Buffer, packet: Packet, outcome: Outcome): void {
+  gate.counters.packet(packet.protocol === PROTOCOL_UDP ? 'datagram' : 'other')
+  if (!gate.ready) return inbound ? drop(outcome, 'not-ready') : hold(outcome, { kind: 'ready' })
+  if (packet.fragment === 'later') return drop(outcome, 'fragment')
+  const direction = inbound ? 'ingress' : 'egress'
+  const remoteAt = inbound ? packet.sourceOffset : packet.destinationOffset
+  const meeting = { direction, protocol: protocolOf(packet), port: portOf(bytes, packet), witExpected: false } as const
+  const judgement = judgeAddress(gate, meeting, bytes, remoteAt, packet.addressBytes)
+  if (judgement.kind === 'unknown') {
+    return hold(outcome, { kind: 'resolve', key: `address ${judgement.address}`, address: judgement.address })
+  }
+  const { decision, refusal, peer } = judgement
+  if (!decision.allowed && denies(gate, direction, refusal, bytes, packet, peerName(peer), decision)) {
+    return gate.settings.refusal === 'drop' ? drop(outcome, refusal) : refuse(outcome, refusal)
+  }
+  gate.counters.released(direction, 'plain')
+  release(outcome, 0)
+}
+
+function protocolOf(packet: Packet): TrafficProtocol {
+  if (packet.protocol === PROTOCOL_UDP) return 'UDP'
+  return packet.protocol === PROTOCOL_SCTP ? 'SCTP' : 'other'
+}
+
+/** The destination port; SCTP has it where TCP and UDP have (RFC 9260 section 3.1). */
+function portOf(bytes: Buffer, packet: Packet): number {
+  if (packet.protocol === PROTOCOL_UDP) return packet.destinationPort
+  if (packet.protocol !== PROTOCOL_SCTP || packet.payloadBytes < 4) return 0
+  return bytes.readUInt16BE(packet.payloadOffset + 2)
+}

@@ -1,0 +1,234 @@
+/**
+ * The gate: everything that decides about a packet, without touching the world. The worker feeds it packets and
+ * carries out its outcomes; tests feed it packets by hand.
+ */
+import type { DirectoryEntry, Mode, Protocol } from '../../api/identity.ts'
+import { type Cidr, cidrContains, formatAddress } from '../../policy/address.ts'
+import { type CompiledPolicy, couldAllowAnyPeer } from '../../policy/compile.ts'
+import { createEvaluator, type Evaluator } from '../../policy/evaluator.ts'
+import type { Decision, Direction, Peer } from '../../policy/types.ts'
+import type { MacState } from '../handshake/hmac.ts'
+import type { OwnIdentity } from '../handshake/keys.ts'
+import type { Refusal } from '../handshake/reasons.ts'
+import type { Packet } from '../packet/decode.ts'
+import {
+  MAXIMUM_FRAMELESS_ADDRESSES,
+  MAXIMUM_HALF_OPEN,
+  MAXIMUM_PEERS,
+  MAXIMUM_RECENT_SYNS,
+  MAXIMUM_REFUSED_WITS,
+  MAXIMUM_SOURCES,
+  PREVIOUS_IDENTITY_SECONDS,
+  REFUSAL_REPORTS_PER_SECOND,
+  REFUSED_WIT_MILLISECONDS,
+  VERIFICATIONS_BURST,
+  VERIFICATIONS_PER_SECOND,
+  VERIFICATIONS_PER_SOURCE_BURST,
+  VERIFICATIONS_PER_SOURCE_PER_SECOND,
+} from './bounds.ts'
+import { createBoundedMap, type BoundedMap } from './bounded-map.ts'
+import { type Counters, createCounters } from './counters.ts'
+import { createHalfOpenRing, type HalfOpenRing } from './half-open.ts'
+import { createPeerTable, type PeerTable } from './peers.ts'
+import { createRecentSyns, type RecentSyns } from './recent-syns.ts'
+import { createSourceBuckets, createTokenBucket } from './token-bucket.ts'
+
+/** Where the sidecar's own connections go: the issuer, and the API server where policies come from it. */
+export interface Endpoint {
+  readonly address: string
+  readonly port: number
+}
+
+/** What the gate is told about its Pod; replaced as a whole when something changes. */
+export interface GateSettings {
+  readonly mode: Mode
+  readonly peersWithoutIdentity: 'resolve' | 'deny'
+  readonly nodeAccess: 'probes' | 'all'
+  readonly refusal: 'reset' | 'drop'
+  /** Frames go only there, and only there the directory is asked. */
+  readonly clusterNetworks: readonly Cidr[]
+  /** Canonical text. */
+  readonly nodeAddresses: readonly string[]
+  readonly probePorts: readonly { readonly protocol: Protocol; readonly port: number }[]
+  readonly healthPort: number
+  readonly ownEndpoints: readonly Endpoint[]
+  readonly skewSeconds: number
+  /** Smallest MTU of the Pod's interfaces: a SYN with its frame fits it. */
+  readonly mtu: number
+}
+
+/** What the kernel knows of this network namespace's sockets; see sidecar/netlink/sock-diag.ts. */
+export interface Sockets {
+  /** True where the connection's local socket belongs to this process. */
+  isOwnConnection(bytes: Buffer, packet: Packet): boolean
+  /** True where the socket that listens on this port belongs to this process. */
+  isOwnListener(family: 4 | 6, port: number): boolean
+  /** True where any socket listens on this port. */
+  isListening(family: 4 | 6, port: number): boolean
+  /** True where the connection's local socket is past SYN_SENT and SYN_RECV. */
+  isEstablished(bytes: Buffer, packet: Packet, inbound: boolean): boolean
+}
+
+/** A refusal, for the log; addresses as text. */
+export interface RefusalReport {
+  readonly direction: Direction
+  readonly refusal: Refusal
+  /** False in audit mode: the packet went on. */
+  readonly enforced: boolean
+  readonly protocol: string
+  readonly source: string
+  readonly sourcePort: number
+  readonly destination: string
+  readonly destinationPort: number
+  /** `namespace/name` where the peer is known. */
+  readonly peer: string
+  /** The policies that isolate this end, `namespace/name`. */
+  readonly policies: readonly string[]
+}
+
+/** The compiled policies in force. */
+export interface GatePolicy {
+  readonly evaluator: Evaluator
+  /** False where no egress rule could match any TCP peer: such a SYN is refused at once. */
+  readonly tcpEgressPossible: boolean
+}
+
+export interface Gate {
+  settings: GateSettings
+  clusterNetworks: readonly Cidr[]
+  nodeAddresses: ReadonlySet<string>
+  ownEndpoints: ReadonlySet<string>
+  ready: boolean
+  own: OwnIdentity | undefined
+  previous: OwnIdentity | undefined
+  /** Milliseconds: until when `previous` may still be answered. */
+  previousUntil: number
+  policy: GatePolicy | undefined
+  nowMilliseconds: number
+  readonly secret: MacState
+  readonly peers: PeerTable
+  readonly directory: BoundedMap<string, DirectoryEntry | 'unknown'>
+  readonly halfOpen: HalfOpenRing
+  readonly recentSyns: RecentSyns
+  readonly frameless: BoundedMap<string, true>
+  readonly verifications: { take(source: string, nowMilliseconds: number): boolean }
+  readonly allVerifications: { take(nowMilliseconds: number): boolean }
+  readonly reports: { take(nowMilliseconds: number): boolean }
+  readonly counters: Counters
+  readonly sockets: Sockets
+  readonly report: (report: RefusalReport) => void
+}
+
+/** A gate that is not ready: everything waits or is dropped until identity and policies are set. */
+export function createGate(parts: {
+  readonly settings: GateSettings
+  readonly secret: MacState
+  readonly directory: BoundedMap<string, DirectoryEntry | 'unknown'>
+  readonly sockets: Sockets
+  readonly report: (report: RefusalReport) => void
+}): Gate {
+  const gate: Gate = {
+    ...parts,
+    clusterNetworks: [],
+    nodeAddresses: new Set(),
+    ownEndpoints: new Set(),
+    ready: false,
+    own: undefined,
+    previous: undefined,
+    previousUntil: 0,
+    policy: undefined,
+    nowMilliseconds: 0,
+    peers: createPeerTable(MAXIMUM_PEERS, MAXIMUM_REFUSED_WITS, REFUSED_WIT_MILLISECONDS),
+    halfOpen: createHalfOpenRing(MAXIMUM_HALF_OPEN),
+    recentSyns: createRecentSyns(MAXIMUM_RECENT_SYNS),
+    frameless: createBoundedMap(MAXIMUM_FRAMELESS_ADDRESSES),
+    verifications: createSourceBuckets(
+      VERIFICATIONS_PER_SOURCE_PER_SECOND,
+      VERIFICATIONS_PER_SOURCE_BURST,
+      MAXIMUM_SOURCES,
+    ),
+    allVerifications: createTokenBucket(VERIFICATIONS_PER_SECOND, VERIFICATIONS_BURST),
+    reports: createTokenBucket(REFUSAL_REPORTS_PER_SECOND, REFUSAL_REPORTS_PER_SECOND),
+    counters: createCounters(),
+  }
+  applySettings(gate, parts.settings)
+  return gate
+}
+
+export function applySettings(gate: Gate, settings: GateSettings): void {
+  gate.settings = settings
+  gate.clusterNetworks = settings.clusterNetworks
+  gate.nodeAddresses = new Set(settings.nodeAddresses)
+  gate.ownEndpoints = new Set(settings.ownEndpoints.map(({ address, port }) => `${address} ${port}`))
+}
+
+/** Puts policies in force; decisions remembered by the old ones are gone. */
+export function setPolicy(gate: Gate, compiled: CompiledPolicy): void {
+  gate.policy = {
+    evaluator: createEvaluator(compiled),
+    tcpEgressPossible: couldAllowAnyPeer(compiled, 'egress', 'TCP'),
+  }
+}
+
+/** Sets our identity; the one before it answers for its handshakes a while longer. */
+export function setOwnIdentity(gate: Gate, own: OwnIdentity | undefined, nowMilliseconds: number): void {
+  if (own && gate.own) {
+    gate.previous = gate.own
+    gate.previousUntil = nowMilliseconds + PREVIOUS_IDENTITY_SECONDS * 1000
+  }
+  gate.own = own
+}
+
+export function addressText(bytes: Buffer, at: number, addressBytes: number): string {
+  return formatAddress(bytes.subarray(at, at + addressBytes))
+}
+
+/** True where the address lies in the networks of the cluster. */
+export function isClusterAddress(gate: Gate, bytes: Buffer, at: number, addressBytes: number): boolean {
+  const address = bytes.subarray(at, at + addressBytes)
+  for (const network of gate.clusterNetworks) if (cidrContains(network, address)) return true
+  return false
+}
+
+export function isNodeAddress(gate: Gate, bytes: Buffer, at: number, addressBytes: number): boolean {
+  return gate.nodeAddresses.has(addressText(bytes, at, addressBytes))
+}
+
+/**
+ * Notes a denial. True where it stands (enforce); in audit it is counted and told and the packet goes on, in off it
+ * goes on silently.
+ */
+export function denies(
+  gate: Gate,
+  direction: Direction,
+  refusal: Refusal,
+  bytes: Buffer,
+  packet: Packet,
+  peer: string,
+  decision: Decision | undefined,
+): boolean {
+  const mode = gate.settings.mode
+  if (mode === 'off') return false
+  const enforced = mode === 'enforce'
+  gate.counters.denied(direction, refusal, enforced)
+  if (gate.reports.take(gate.nowMilliseconds)) {
+    gate.report({
+      direction,
+      refusal,
+      enforced,
+      protocol: packet.protocol === 6 ? 'TCP' : packet.protocol === 17 ? 'UDP' : String(packet.protocol),
+      source: addressText(bytes, packet.sourceOffset, packet.addressBytes),
+      sourcePort: packet.sourcePort,
+      destination: addressText(bytes, packet.destinationOffset, packet.addressBytes),
+      destinationPort: packet.destinationPort,
+      peer,
+      policies: decision && !decision.allowed ? decision.isolatedBy : [],
+    })
+  }
+  return enforced
+}
+
+/** `namespace/name` of a peer, or its address. */
+export function peerName(peer: Peer): string {
+  return 'pod' in peer ? `${peer.pod.namespace}/${peer.pod.name}` : peer.address
+}

@@ -1,0 +1,51 @@
+/**
+ * Packets of connections whose mark is gone although they run: conntrack forgets half-closed connections after 60 to
+ * 120 s, and its table can be flushed. The socket proves that the handshake once was authorised; the policies in
+ * force decide anew.
+ */
+import type { Direction } from '../../policy/types.ts'
+import type { Packet } from '../packet/decode.ts'
+import { denies, type Gate, peerName } from './gate.ts'
+import { decideIdentified, judgeAddress } from './judge.ts'
+import { drop, hold, type Outcome, refuse, release } from './outcome.ts'
+
+/** Judges a non-SYN packet of no known connection. Without a socket past its handshake it is refused. */
+export function judgeMidstream(
+  gate: Gate,
+  hook: 'inbound' | 'outbound',
+  bytes: Buffer,
+  packet: Packet,
+  outcome: Outcome,
+): void {
+  const inbound = hook === 'inbound'
+  if (!gate.sockets.isEstablished(bytes, packet, inbound)) {
+    return inbound ? refuse(outcome, 'stale') : drop(outcome, 'stale')
+  }
+  if (!gate.ready) return drop(outcome, 'not-ready')
+  // Who opened the connection is lost: the end whose port a local listener has is the server.
+  const localPort = inbound ? packet.destinationPort : packet.sourcePort
+  const remotePort = inbound ? packet.sourcePort : packet.destinationPort
+  const remoteAt = inbound ? packet.sourceOffset : packet.destinationOffset
+  const direction: Direction = gate.sockets.isListening(packet.family, localPort) ? 'ingress' : 'egress'
+  const port = direction === 'ingress' ? localPort : remotePort
+
+  const known = gate.peers.findByAddress(bytes, remoteAt, remoteAt + packet.addressBytes)
+  if (known && known.refused === '') {
+    const decision = decideIdentified(gate, direction, known, packet.family, port)
+    const name = `${known.identity.namespace}/${known.identity.name}`
+    if (!decision.allowed && denies(gate, direction, 'policy', bytes, packet, name, decision)) {
+      return refuse(outcome, 'policy')
+    }
+    return release(outcome, known.index)
+  }
+  const meeting = { direction, protocol: 'TCP', port, witExpected: false } as const
+  const judgement = judgeAddress(gate, meeting, bytes, remoteAt, packet.addressBytes)
+  if (judgement.kind === 'unknown') {
+    return hold(outcome, { kind: 'resolve', key: `address ${judgement.address}`, address: judgement.address })
+  }
+  const { decision, refusal, peer } = judgement
+  if (!decision.allowed && denies(gate, direction, refusal, bytes, packet, peerName(peer), decision)) {
+    return refuse(outcome, refusal)
+  }
+  release(outcome, 0)
+}

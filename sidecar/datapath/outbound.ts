@@ -1,0 +1,121 @@
+/** TCP packets that this Pod sends before their connection is released. */
+import { MARK_OWN } from '../../api/marks.ts'
+import { attachSynFrame } from '../handshake/client.ts'
+import type { Refusal } from '../handshake/reasons.ts'
+import { attachSynAckFrame } from '../handshake/server.ts'
+import { FLAG_ACK, FLAG_FIN, FLAG_SYN, type Packet } from '../packet/decode.ts'
+import { stripPayload } from '../packet/rewrite.ts'
+import { PLAIN_SYN_REPETITION } from './bounds.ts'
+import { addressText, denies, type Gate, isClusterAddress, isNodeAddress, peerName } from './gate.ts'
+import { tupleKey } from './half-open.ts'
+import { judgeAddress } from './judge.ts'
+import { judgeMidstream } from './midstream.ts'
+import { drop, hold, type Outcome, pass, refuse, release } from './outcome.ts'
+
+/** Decides for a TCP packet in the OUTPUT hook. */
+export function handleOutbound(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
+  if ((packet.flags & FLAG_SYN) !== 0) {
+    if ((packet.flags & FLAG_ACK) !== 0) handleSynAck(gate, bytes, packet, outcome)
+    else handleSyn(gate, bytes, packet, outcome)
+    return
+  }
+  // Challenge ACKs and those of TIME_WAIT carry nothing (RFC 5961, RFC 9293 section 3.10.7).
+  if (packet.payloadBytes === 0 && (packet.flags & FLAG_FIN) === 0) return pass(outcome)
+  gate.counters.packet('midstream')
+  judgeMidstream(gate, 'outbound', bytes, packet, outcome)
+}
+
+function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
+  gate.counters.packet('syn-out')
+  const at = packet.destinationOffset
+  const address = addressText(bytes, at, packet.addressBytes)
+  if (
+    gate.ownEndpoints.has(`${address} ${packet.destinationPort}`) &&
+    gate.sockets.isOwnConnection(bytes, packet)
+  ) {
+    gate.counters.released('egress', 'own')
+    return release(outcome, MARK_OWN)
+  }
+  if (!gate.ready || !gate.own) return hold(outcome, { kind: 'ready' })
+  if (gate.nowMilliseconds / 1000 > gate.own.expiresAt + gate.settings.skewSeconds) {
+    if (denies(gate, 'egress', 'identity-expired', bytes, packet, '', undefined)) {
+      return refuseSyn(gate, 'identity-expired', bytes, packet, outcome)
+    }
+    return pass(outcome)
+  }
+  const node = isNodeAddress(gate, bytes, at, packet.addressBytes)
+  if (node || !isClusterAddress(gate, bytes, at, packet.addressBytes)) return handleSynToOutside(gate, bytes, packet, outcome)
+
+  if (gate.policy && !gate.policy.tcpEgressPossible) {
+    const judgement = judgeAddress(
+      gate,
+      { direction: 'egress', protocol: 'TCP', port: packet.destinationPort, witExpected: false },
+      bytes,
+      at,
+      packet.addressBytes,
+    )
+    // Whoever it is, no rule could match: the directory need not be asked to refuse, only to name the peer.
+    const decision = judgement.kind === 'decided' ? judgement.decision : undefined
+    const denied = decision === undefined || !decision.allowed
+    const peer = judgement.kind === 'decided' ? peerName(judgement.peer) : address
+    if (denied && denies(gate, 'egress', 'policy', bytes, packet, peer, decision)) {
+      return refuseSyn(gate, 'policy', bytes, packet, outcome)
+    }
+  }
+  const syn = gate.recentSyns.note(tupleKey(bytes, packet, false), packet.sequence)
+  const plain =
+    syn.sent >= PLAIN_SYN_REPETITION ||
+    gate.frameless.has(address) ||
+    packet.payloadOffset + gate.own.synFrame.length > gate.settings.mtu
+  if (plain) return pass(outcome, packet.payloadBytes > 0 ? stripPayload(bytes, packet, outcome.packet) : 0)
+  syn.framed = true
+  pass(outcome, attachSynFrame(gate.own, gate.secret, bytes, packet, outcome.packet))
+}
+
+/** Outside the cluster nobody can show a WIT: ipBlock rules decide at the SYN, without a frame. */
+function handleSynToOutside(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
+  const judgement = judgeAddress(
+    gate,
+    { direction: 'egress', protocol: 'TCP', port: packet.destinationPort, witExpected: true },
+    bytes,
+    packet.destinationOffset,
+    packet.addressBytes,
+  )
+  if (judgement.kind === 'unknown') {
+    return hold(outcome, { kind: 'resolve', key: `address ${judgement.address}`, address: judgement.address })
+  }
+  const { decision, refusal, peer } = judgement
+  if (!decision.allowed && denies(gate, 'egress', refusal, bytes, packet, peerName(peer), decision)) {
+    return refuseSyn(gate, refusal, bytes, packet, outcome)
+  }
+  gate.recentSyns.note(tupleKey(bytes, packet, false), packet.sequence)
+  pass(outcome)
+}
+
+function refuseSyn(gate: Gate, refusal: Refusal, bytes: Buffer, packet: Packet, outcome: Outcome): void {
+  if (gate.settings.refusal === 'drop') return drop(outcome, refusal)
+  refuse(outcome, refusal, packet.payloadBytes > 0 ? stripPayload(bytes, packet, outcome.packet) : 0)
+}
+
+/** Our kernel answers a SYN: a frame only to a frame. */
+function handleSynAck(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
+  gate.counters.packet('syn-ack-out')
+  const slot = gate.halfOpen.find(tupleKey(bytes, packet, false))
+  // Without the SYN's nonce there is no answer to give: the sidecar was restarted between SYN and SYN-ACK.
+  if (!slot || packet.acknowledgement !== (slot.clientIsn + 1) >>> 0) return drop(outcome, 'stale')
+  slot.answered = true
+  slot.serverIsn = packet.sequence
+  if (slot.kind === 'own') {
+    gate.counters.released('ingress', 'own')
+    return release(outcome, MARK_OWN)
+  }
+  if (slot.kind === 'plain' || !slot.peer) {
+    gate.counters.released('ingress', 'plain')
+    return release(outcome, 0)
+  }
+  if (!gate.own) return drop(outcome, 'not-ready')
+  pass(
+    outcome,
+    attachSynAckFrame(gate.secret, gate.own, slot.peer, slot.version, slot.nonce, bytes, packet, outcome.packet),
+  )
+}

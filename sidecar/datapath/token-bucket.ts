@@ -1,0 +1,48 @@
+/** Rate limits; time is passed in. */
+
+export interface TokenBucket {
+  /** Takes one token; false where none is left. */
+  take(nowMilliseconds: number): boolean
+}
+
+/** A bucket of `burst` tokens, refilled at `perSecond`. */
+export function createTokenBucket(perSecond: number, burst: number): TokenBucket {
+  let tokens = burst
+  let last = Number.NEGATIVE_INFINITY
+  return {
+    take(now) {
+      if (now > last) {
+        tokens = last === Number.NEGATIVE_INFINITY ? burst : Math.min(burst, tokens + ((now - last) / 1000) * perSecond)
+        last = now
+      }
+      if (tokens < 1) return false
+      tokens--
+      return true
+    },
+  }
+}
+
+/** One bucket a source, the oldest source forgotten first above `maximumSources`. */
+export function createSourceBuckets(
+  perSecond: number,
+  burst: number,
+  maximumSources: number,
+): { take(source: string, nowMilliseconds: number): boolean } {
+  const buckets = new Map<string, TokenBucket>()
+  return {
+    take(source, now) {
+      let bucket = buckets.get(source)
+      if (!bucket) {
+        if (buckets.size >= maximumSources) {
+          for (const oldest of buckets.keys()) {
+            buckets.delete(oldest)
+            break
+          }
+        }
+        bucket = createTokenBucket(perSecond, burst)
+        buckets.set(source, bucket)
+      }
+      return bucket.take(now)
+    },
+  }
+}

@@ -1,0 +1,242 @@
+/**
+ * The packet path's thread: a blocking read loop over the Pod's two queues. It decodes, asks the gate, answers; it
+ * waits for nothing but packets. The control plane wakes it through the queue's own socket.
+ */
+import { randomBytes } from 'node:crypto'
+import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
+import { MARK_CONSUME, MARK_OWN, MARK_RELEASED, MARK_REVOKED } from '../../api/marks.ts'
+import { createMacState } from '../handshake/hmac.ts'
+import { EAGAIN } from '../netlink/libc.ts'
+import { messageBytes, nextMessage } from '../netlink/message.ts'
+import {
+  createQueuedPacket,
+  decodeQueued,
+  encodeVerdict,
+  NF_ACCEPT,
+  NF_DROP,
+  NF_INET_LOCAL_IN,
+  type QueuedPacket,
+  verdictBytes,
+} from '../netlink/queue.ts'
+import { openQueueSocket } from '../netlink/queue-socket.ts'
+import { openRawSocket } from '../netlink/raw-socket.ts'
+import { createPacket, decodePacket, PROTOCOL_TCP } from '../packet/decode.ts'
+import {
+  HOLD_MILLISECONDS,
+  MAXIMUM_DIRECTORY_ENTRIES,
+  MAXIMUM_HELD_PACKETS,
+  QUEUE_COPY_BYTES,
+  QUEUE_OTHER_PACKETS,
+  QUEUE_TCP_PACKETS,
+  RECEIVE_BUFFER_BYTES,
+  RECEIVE_TIMEOUT_MILLISECONDS,
+  VERDICT_BATCH,
+} from './bounds.ts'
+import { createBoundedMap } from './bounded-map.ts'
+import { applyMessage } from './control-messages.ts'
+import { handleDatagram } from './datagrams.ts'
+import { createGate, denies } from './gate.ts'
+import { tupleKey } from './half-open.ts'
+import { createHeldPackets, type HeldPacket } from './held.ts'
+import { handleInbound } from './inbound.ts'
+import type { FromWorker, ToWorker, WorkerData } from './messages.ts'
+import { handleOutbound } from './outbound.ts'
+import { createOutcome, drop, refuse } from './outcome.ts'
+import { openSockets } from './sockets.ts'
+
+const COUNTERS_MILLISECONDS = 1_000
+
+/** Runs until `stop` arrives. Throws NetlinkError where the queues cannot be bound. */
+function run(data: WorkerData, port: NonNullable<typeof parentPort>): void {
+  const tell = (message: FromWorker): void => port.postMessage(message)
+  const queue = openQueueSocket({
+    receiveBufferBytes: RECEIVE_BUFFER_BYTES,
+    receiveTimeoutMilliseconds: RECEIVE_TIMEOUT_MILLISECONDS,
+  })
+  const raw = { 4: openRawSocket(4, MARK_OWN), 6: openRawSocket(6, MARK_OWN) }
+  const gate = createGate({
+    settings: data.settings,
+    secret: createMacState(randomBytes(32)),
+    directory: createBoundedMap(MAXIMUM_DIRECTORY_ENTRIES),
+    sockets: openSockets(),
+    report: (report) => tell({ type: 'refusal', report }),
+  })
+  const held = createHeldPackets(MAXIMUM_HELD_PACKETS)
+  const outcome = createOutcome()
+  const packet = createPacket()
+  const queued = createQueuedPacket()
+  const received = Buffer.alloc(QUEUE_COPY_BYTES + 4_096)
+  const verdicts = Buffer.alloc(VERDICT_BATCH * 2_048 + verdictBytes(QUEUE_COPY_BYTES))
+  let verdictsEnd = 0
+  let verdictCount = 0
+
+  function flush(): void {
+    if (verdictsEnd > 0) queue.send(verdicts, verdictsEnd)
+    verdictsEnd = 0
+    verdictCount = 0
+  }
+
+  /** Sends the reply, if any, and appends the verdict for the outcome. */
+  function answer(queueNumber: number, id: number): void {
+    if (outcome.replyBytes > 0) sendReply()
+    let mark = 0
+    let verdict = NF_ACCEPT
+    if (outcome.action === 'release') mark = MARK_RELEASED | outcome.mark
+    else if (outcome.action === 'consume') mark = MARK_RELEASED | MARK_CONSUME | outcome.mark
+    else if (outcome.action === 'refuse') mark = MARK_REVOKED
+    else if (outcome.action === 'drop') verdict = NF_DROP
+    if (outcome.refusal !== '' && verdict === NF_DROP) gate.counters.dropped(outcome.refusal)
+    const replaced = outcome.packetBytes > 0 && verdict === NF_ACCEPT
+    if (verdictsEnd + verdictBytes(outcome.packetBytes) > verdicts.length) flush()
+    verdictsEnd += encodeVerdict(
+      verdicts,
+      verdictsEnd,
+      queueNumber,
+      id,
+      verdict,
+      mark >>> 0,
+      replaced ? outcome.packet : undefined,
+      outcome.packetBytes,
+    )
+    verdictCount++
+    if (verdictCount >= VERDICT_BATCH) flush()
+  }
+
+  function sendReply(): void {
+    const family = (outcome.reply.readUInt8(0) >>> 4) as 4 | 6
+    const sent = raw[family].send(
+      outcome.reply,
+      outcome.replyBytes,
+      family === 4 ? outcome.reply.subarray(16, 20) : outcome.reply.subarray(24, 40),
+    )
+    if (sent < 0) gate.counters.add('raw-send-failures', 1)
+  }
+
+  function judge(bytes: Buffer, queueNumber: number, id: number, hook: number, mark: number): void {
+    const inbound = hook === NF_INET_LOCAL_IN
+    if (decodePacket(bytes, packet) !== 'ok') {
+      drop(outcome, 'malformed')
+    } else if (packet.protocol === PROTOCOL_TCP && packet.fragment === 'none') {
+      if (inbound) handleInbound(gate, mark, bytes, packet, outcome)
+      else handleOutbound(gate, bytes, packet, outcome)
+    } else {
+      handleDatagram(gate, inbound, bytes, packet, outcome)
+    }
+    if (outcome.action === 'hold') holdPacket(bytes, queueNumber, id, hook, mark)
+    else answer(queueNumber, id)
+  }
+
+  function holdPacket(bytes: Buffer, queueNumber: number, id: number, hook: number, mark: number): void {
+    const need = outcome.need
+    if (!need) return
+    const deadline = gate.nowMilliseconds + HOLD_MILLISECONDS
+    const name = `${hook} ${packet.protocol} ${tupleKey(bytes, packet, hook === NF_INET_LOCAL_IN)}`
+    const kept = held.add(name, { queue: queueNumber, id, hook, mark, bytes: Buffer.from(bytes), need, deadline })
+    if (kept === 'repeated' || kept === 'full') {
+      drop(outcome, kept === 'full' ? 'busy' : '')
+      return answer(queueNumber, id)
+    }
+    if (kept === 'held') return
+    if (need.kind === 'verify') tell({ type: 'verify', key: need.key, section: need.section })
+    else if (need.kind === 'resolve') tell({ type: 'resolve', address: need.address })
+    else if (need.kind === 'row') tell({ type: 'row', key: need.key, index: need.index, port: need.port })
+  }
+
+  function judgeAgain(waiting: readonly HeldPacket[]): void {
+    for (const one of waiting) judge(one.bytes, one.queue, one.id, one.hook, one.mark)
+  }
+
+  /** What waited too long: an application's own SYN is told so, everything else is dropped and will be repeated. */
+  function expire(): void {
+    for (const one of held.takeExpired(gate.nowMilliseconds)) {
+      const outboundTcp =
+        one.hook !== NF_INET_LOCAL_IN && decodePacket(one.bytes, packet) === 'ok' && packet.protocol === PROTOCOL_TCP
+      if (outboundTcp && one.need.kind === 'ready') {
+        denies(gate, 'egress', 'not-ready', one.bytes, packet, '', undefined)
+        refuse(outcome, 'not-ready')
+      } else {
+        drop(outcome, one.need.kind === 'ready' ? 'not-ready' : 'busy')
+      }
+      answer(one.queue, one.id)
+    }
+  }
+
+  /** Takes what the control plane sent; false once it said stop. */
+  function takeMessages(): boolean {
+    for (;;) {
+      const next = receiveMessageOnPort(port) as { message: ToWorker } | undefined
+      if (next === undefined) return true
+      const message = next.message
+      if (message.type === 'stop') return false
+      const answered = applyMessage(gate, message)
+      if (answered !== undefined) judgeAgain(held.takeByNeed(answered))
+      // "Cannot be asked" holds for what waited, not for the next packet.
+      if (message.type === 'resolved' && message.entry === 'unknown') gate.directory.delete(message.address)
+      if (message.type === 'policies') {
+        flush()
+        tell({ type: 'policies-applied', version: message.version })
+      }
+    }
+  }
+
+  let countersTold = 0
+  let packetsSince = 0
+  function tellCounters(): void {
+    if (gate.nowMilliseconds - countersTold < COUNTERS_MILLISECONDS) return
+    countersTold = gate.nowMilliseconds
+    packetsSince = 0
+    tell({
+      type: 'counters',
+      values: gate.counters.values(),
+      gauges: {
+        peers: gate.peers.size(),
+        halfOpen: gate.halfOpen.size(),
+        held: held.size(),
+        queueOverflows: queue.counters.noBuffers + queue.drops(),
+      },
+    })
+  }
+
+  queue.bind(data.queueTcp, { copyRange: QUEUE_COPY_BYTES, maximumLength: QUEUE_TCP_PACKETS })
+  queue.bind(data.queueOther, { copyRange: QUEUE_COPY_BYTES, maximumLength: QUEUE_OTHER_PACKETS })
+  tell({ type: 'bound', fd: queue.fd })
+
+  for (;;) {
+    const bytes = queue.receive(received, verdictCount > 0)
+    if (bytes < 0) {
+      if (bytes !== -EAGAIN) throw new Error(`the queue socket failed with errno ${-bytes}`)
+      if (verdictCount > 0) {
+        flush()
+        continue
+      }
+    }
+    gate.nowMilliseconds = Date.now()
+    let control = bytes < 0
+    for (let at = 0; at < bytes; ) {
+      const length = messageBytes(received, at, bytes)
+      if (length === 0) break
+      if (decodeQueued(received, at, bytes, queued) === 'ok') {
+        packetsSince++
+        judgeQueued(queued)
+      } else {
+        control = true
+      }
+      at = nextMessage(received, at, bytes)
+    }
+    if (control || packetsSince > 1_000) {
+      if (!takeMessages()) break
+      expire()
+      tellCounters()
+    }
+  }
+  queue.close()
+  raw[4].close()
+  raw[6].close()
+
+  function judgeQueued(from: QueuedPacket): void {
+    const bytes = received.subarray(from.payloadOffset, from.payloadOffset + from.payloadBytes)
+    judge(bytes, from.queue, from.id, from.hook, from.mark)
+  }
+}
+
+if (parentPort) run(workerData as WorkerData, parentPort)
