@@ -122,7 +122,6 @@ export function decodePacket(bytes: Uint8Array, packet: Packet): 'ok' | DecodeFa
   packet.acknowledgement = 0
   packet.flags = 0
   packet.window = 0
-  packet.fragment = 'none'
 
   if (bytes.length === 0) return 'truncated'
   const version = readUint8(bytes, 0) >>> 4
@@ -190,6 +189,7 @@ function decodeIpv6(bytes: Uint8Array, packet: Packet): 'ok' | DecodeFailure {
   packet.sourceOffset = 8
   packet.destinationOffset = 24
   packet.addressBytes = 16
+  packet.fragment = 'none'
   return decodeExtensionHeaders(bytes, packet)
 }
 
