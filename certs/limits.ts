@@ -8,7 +8,7 @@ export const WIT_INFLATED_BYTES = 4_096
 export const WIT_SIGNATURE_BYTES = 64
 /** Clocks of nodes may differ by this much before tokens are refused. */
 export const SKEW_SECONDS = 120
-/** Shorter lives leave no time to renew. */
+/** What a setting may ask for: shorter lives leave no time to renew. A Pod that is being deleted may get less. */
 export const WIT_LIFETIME_MIN_SECONDS = 20
 /** Longer lives make revocation depend on void lists alone. */
 export const WIT_LIFETIME_MAX_SECONDS = 86_400

@@ -6,12 +6,7 @@ import type { PublicJwk, SigningKey } from './authority.ts'
 import { jwkThumbprint } from './authority.ts'
 import { encodeClaims, parseClaims, spiffeId } from './claims.ts'
 import { WitError } from './errors.ts'
-import {
-  WIT_INFLATED_BYTES,
-  WIT_LIFETIME_MAX_SECONDS,
-  WIT_LIFETIME_MIN_SECONDS,
-  WIT_SIGNATURE_BYTES,
-} from './limits.ts'
+import { WIT_INFLATED_BYTES, WIT_LIFETIME_MAX_SECONDS, WIT_SIGNATURE_BYTES } from './limits.ts'
 import type { WitParts } from './wit-parts.ts'
 import { decodeWitParts, joinWitParts } from './wit-parts.ts'
 
@@ -53,11 +48,8 @@ export interface VerifiedWit {
  */
 export async function issueWit(key: SigningKey, options: WitOptions): Promise<string> {
   const { issuedAt, lifetimeSeconds } = options
-  if (lifetimeSeconds < WIT_LIFETIME_MIN_SECONDS || lifetimeSeconds > WIT_LIFETIME_MAX_SECONDS) {
-    throw new WitError(
-      'wit-claims',
-      `A token's lifetime is ${WIT_LIFETIME_MIN_SECONDS} to ${WIT_LIFETIME_MAX_SECONDS} s, not ${lifetimeSeconds}.`,
-    )
+  if (lifetimeSeconds < 1 || lifetimeSeconds > WIT_LIFETIME_MAX_SECONDS) {
+    throw new WitError('wit-claims', `A token lives 1 to ${WIT_LIFETIME_MAX_SECONDS} s, not ${lifetimeSeconds}.`)
   }
   const payload = encodeClaims({ ...options, expiresAt: issuedAt + lifetimeSeconds })
   if (payload.length > WIT_INFLATED_BYTES) {

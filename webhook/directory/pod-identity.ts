@@ -1,0 +1,54 @@
+import type { V1Container, V1Namespace, V1Pod } from '@kubernetes/client-node'
+import type { NamedPort, PodIdentity, Protocol } from '../../api/identity.ts'
+import { canonicalAddress } from '../../policy/address.ts'
+import { degradedReasons } from './degraded.ts'
+
+/** The Pod's addresses in canonical text, the first of each family; empty until its network is set up. */
+export function podAddresses(pod: V1Pod): string[] {
+  const { podIPs = [], podIP } = pod.status ?? {}
+  const texts = podIPs.length > 0 ? podIPs.map(({ ip }) => ip) : [podIP]
+  const addresses = texts.map((text) => (text === undefined ? undefined : canonicalAddress(text)))
+  const ofFamily = (isV6: boolean) => addresses.findIndex((address) => address?.includes(':') === isV6)
+  return addresses.filter(
+    (address, index): address is string => address !== undefined && index === ofFamily(address.includes(':')),
+  )
+}
+
+/** Whether the Pod may still hold its addresses: neither Succeeded nor Failed. */
+export function isLive(pod: V1Pod): boolean {
+  return pod.status?.phase !== 'Succeeded' && pod.status?.phase !== 'Failed'
+}
+
+/** Containers that serve while the Pod runs: the ordinary ones and native sidecars. */
+export function servingContainers(pod: V1Pod): V1Container[] {
+  const sidecars = (pod.spec?.initContainers ?? []).filter(({ restartPolicy }) => restartPolicy === 'Always')
+  return [...(pod.spec?.containers ?? []), ...sidecars]
+}
+
+/** The named container ports of the Pod's spec; the first holds where two share name and protocol, as for Services. */
+export function namedPorts(pod: V1Pod): NamedPort[] {
+  const ports = new Map<string, NamedPort>()
+  for (const { ports: declared = [] } of servingContainers(pod)) {
+    for (const { name, containerPort, protocol = 'TCP' } of declared) {
+      const key = `${protocol}/${name}`
+      if (name && !ports.has(key)) ports.set(key, { name, port: containerPort, protocol: protocol as Protocol })
+    }
+  }
+  return [...ports.values()]
+}
+
+/** The Pod as policies see it. */
+export function podIdentity(pod: V1Pod, namespace: V1Namespace): PodIdentity {
+  const degraded = degradedReasons(pod)
+  return {
+    namespace: pod.metadata?.namespace ?? '',
+    name: pod.metadata?.name ?? '',
+    uid: pod.metadata?.uid ?? '',
+    serviceAccount: pod.spec?.serviceAccountName ?? 'default',
+    labels: { ...pod.metadata?.labels },
+    namespaceLabels: { ...namespace.metadata?.labels },
+    addresses: podAddresses(pod),
+    ports: namedPorts(pod),
+    ...(degraded.length === 0 ? {} : { degraded }),
+  }
+}

@@ -1,0 +1,32 @@
+/** Every bound of the webhook, with its reason. */
+
+/** An AdmissionReview holds the old and the new object, each up to etcd's 1.5 MiB, and grows as JSON. */
+export const MUTATE_BODY_BYTES = 8 * 1_048_576
+/** A token (below 8 KiB) and a proof (2 KiB). */
+export const IDENTITY_BODY_BYTES = 16_384
+/** STREAM_ADDRESSES addresses of up to 45 characters, quoted. */
+export const STREAM_BODY_BYTES = 1_048_576
+/** A projected token; the API server's own are around 1 KiB. */
+export const TOKEN_BYTES = 8_192
+/** Addresses that one stream hears of: the bound of the sidecar's own cache (design, section 13). */
+export const STREAM_ADDRESSES = 10_000
+/** kids that a sidecar may name; a bundle has two or three. */
+export const STREAM_KIDS = 32
+/** A sidecar has one stream, and two for a moment while it resumes. */
+export const STREAMS_PER_POD = 2
+/** One stream per guarded Pod; a connection takes around 20 KiB. */
+export const STREAMS = 20_000
+/** A stream whose reader stalls is ended when this much waits for it; it resumes with what it holds. */
+export const STREAM_BACKLOG_BYTES = 4 * 1_048_576
+/** Identity requests under way, in all: each waits for a TokenReview and up to 5 s for a Pod's address. */
+export const IDENTITY_IN_FLIGHT = 256
+/** How long the issuer waits for what it is about to see: a Pod's address, a Pod that its watch has not shown yet. */
+export const POD_WAIT_MS = 5_000
+/** Proofs of one Pod that the replay cache remembers: 40 a second, for sidecars that many addresses knock at. */
+export const PROOFS_PER_POD = 10_000
+/** Proofs that the replay cache remembers in all: around 40 MB. */
+export const PROOFS = 300_000
+/** Voids in the list: a sidecar reads them in its hello message. */
+export const VOIDS = 10_000
+/** Connections of one replica: streams and as many short requests. */
+export const CONNECTIONS = 30_000
