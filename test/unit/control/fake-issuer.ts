@@ -7,7 +7,12 @@ import { join } from 'node:path'
 import type { IdentityRequest, PodIdentity } from '../../../api/identity.ts'
 import { createSigningKey, type SigningKey, trustBundle } from '../../../certs/authority.ts'
 import { verifyTokenProof } from '../../../certs/possession.ts'
-import { createServingAuthority, issueServingCertificate, type ServingAuthority } from '../../../certs/serving.ts'
+import {
+  createServingAuthority,
+  issueServingCertificate,
+  type ServingAuthority,
+  type ServingCertificate,
+} from '../../../certs/serving.ts'
 import { issueWit } from '../../../certs/wit.ts'
 import { createIssuerHttp, type IssuerHttp } from '../../../sidecar/control/issuer-http.ts'
 import type { LogSink } from '../../../sidecar/control/log.ts'
@@ -21,6 +26,12 @@ const seconds = () => Math.floor(Date.now() / 1000)
 
 /** RSA keys are slow to make: one authority for each test file. */
 export const authority: ServingAuthority = createServingAuthority({ now: seconds(), lifetimeSeconds: 3600 })
+
+function issueFor(names: readonly string[]): ServingCertificate {
+  return issueServingCertificate(authority, { names, addresses: [], now: seconds(), lifetimeSeconds: 3600 })
+}
+
+const usualCertificate = issueFor([ISSUER_NAME])
 
 export const podIdentity: PodIdentity = {
   namespace: 'shop',
@@ -48,8 +59,7 @@ export interface FakeIssuer {
 
 /** A real HTTPS server on 127.0.0.1 with a certificate of ISSUER_NAME, and a client that trusts it. */
 export async function startFakeIssuer(options: { names?: readonly string[] } = {}): Promise<FakeIssuer> {
-  const names = options.names ?? [ISSUER_NAME]
-  const serving = issueServingCertificate(authority, { names, addresses: [], now: seconds(), lifetimeSeconds: 3600 })
+  const serving = options.names === undefined ? usualCertificate : issueFor(options.names)
   let current: Handler = (_, response) => void response.writeHead(500).end()
   const server = createServer({ key: serving.privateKeyPem, cert: serving.certificatePem }, (request, response) => {
     let body = ''

@@ -1,0 +1,125 @@
+/**
+ * The identity table: which peer an index in a connection's mark stands for. It lies in a memory emptyDir, so that a
+ * restarted sidecar still knows the peers of running connections. A row is on disk before the first verdict uses it.
+ */
+import { createHash } from 'node:crypto'
+import { appendFileSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { PodIdentity } from '../../api/identity.ts'
+import { MARK_INDEX } from '../../api/marks.ts'
+
+export interface IdentityRow {
+  /** 1 to 2^20 - 1. */
+  readonly index: number
+  readonly identity: PodIdentity
+  /** For connections through a translated address: the peer's real port. 0 elsewhere. */
+  readonly port: number
+  /** The authority's key that signed the newest WIT. */
+  readonly kid: string
+  /** Seconds since the epoch, of the newest WIT. */
+  readonly issuedAt: number
+  readonly expiresAt: number
+}
+
+export interface IdentityTable {
+  get(index: number): IdentityRow | undefined
+  /**
+   * The row for a peer with exactly these facts, made if need be, its times those of the newest WIT. Undefined where
+   * all 2^20 - 1 indexes are taken, or the row cannot be written.
+   */
+  obtain(row: Omit<IdentityRow, 'index'>): IdentityRow | undefined
+  rows(): Iterable<IdentityRow>
+  /** Frees the rows whose WITs have expired, but those that connections still carry. Returns how many it freed. */
+  prune(inUse: ReadonlySet<number>, nowSeconds: number): number
+  size(): number
+}
+
+const FILE = 'identities.jsonl'
+
+/**
+ * Opens the table in a directory. A file that breaks off (the node lost power) loses its last line; a file that is no
+ * table at all is an error, because its connections would be judged by nothing.
+ */
+export function openIdentityTable(directory: string, onWriteError: (error: Error) => void): IdentityTable {
+  const path = join(directory, FILE)
+  const byIndex = new Map<number, IdentityRow>()
+  const byKey = new Map<string, IdentityRow>()
+  let next = 1
+
+  function keep(row: IdentityRow): void {
+    byIndex.set(row.index, row)
+    byKey.set(keyOf(row), row)
+  }
+
+  for (const row of readRows(path)) keep(row)
+  for (const index of byIndex.keys()) next = Math.max(next, index + 1)
+  rewrite()
+
+  function rewrite(): void {
+    const lines = [...byIndex.values()].map((row) => `${JSON.stringify(row)}\n`)
+    writeFileSync(`${path}.new`, lines.join(''), { mode: 0o600 })
+    renameSync(`${path}.new`, path)
+  }
+
+  function freeIndex(): number | undefined {
+    for (let tried = 0; tried < MARK_INDEX; tried++) {
+      if (next > MARK_INDEX) next = 1
+      const candidate = next++
+      if (!byIndex.has(candidate)) return candidate
+    }
+    return undefined
+  }
+
+  return {
+    get: (index) => byIndex.get(index),
+    rows: () => byIndex.values(),
+    size: () => byIndex.size,
+    obtain(wanted) {
+      const known = byKey.get(keyOf(wanted))
+      if (known && known.expiresAt >= wanted.expiresAt) return known
+      const index = known?.index ?? freeIndex()
+      if (index === undefined) return undefined
+      const row = { ...wanted, index }
+      try {
+        appendFileSync(path, `${JSON.stringify(row)}\n`, { mode: 0o600 })
+      } catch (error) {
+        onWriteError(error as Error)
+        return undefined
+      }
+      keep(row)
+      return row
+    },
+    prune(inUse, nowSeconds) {
+      let freed = 0
+      for (const row of byIndex.values()) {
+        if (row.expiresAt >= nowSeconds || inUse.has(row.index)) continue
+        byIndex.delete(row.index)
+        byKey.delete(keyOf(row))
+        freed++
+      }
+      if (freed > 0) rewrite()
+      return freed
+    },
+  }
+}
+
+/** Rows are the same where every fact that policies can ask for is. */
+function keyOf(row: Pick<IdentityRow, 'identity' | 'port'>): string {
+  const facts = createHash('sha256').update(JSON.stringify(row.identity)).digest('base64url')
+  return `${row.identity.uid} ${row.port} ${facts}`
+}
+
+function readRows(path: string): IdentityRow[] {
+  let text: string
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []
+    throw error
+  }
+  const whole = text.slice(0, text.lastIndexOf('\n') + 1)
+  return whole
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => JSON.parse(line) as IdentityRow)
+}
