@@ -146,5 +146,8 @@ function noBackendFix(reasons: string): string {
   if (/Permission denied|Operation not permitted|EPERM|must be root/.test(reasons)) {
     return 'Give the init container the capabilities NET_ADMIN and NET_RAW, with an exec-form command and no shell.'
   }
+  if (reasons.split('\n').every((reason) => reason.endsWith('is not installed'))) {
+    return 'Put iptables into the image, and its folder into PATH.'
+  }
   return 'Load nf_conntrack, xt_NFQUEUE, xt_connmark, xt_mark, xt_owner, xt_conntrack and REJECT on the node, for nft (nft_compat) or legacy.'
 }

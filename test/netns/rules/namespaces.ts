@@ -59,7 +59,7 @@ export interface Ended {
 export function inside(
   namespace: string,
   command: readonly string[],
-  options: { readonly env?: Readonly<Record<string, string>>; readonly input?: string } = {},
+  options: { readonly env?: Readonly<Record<string, string>> } = {},
 ): Promise<Ended> {
   return new Promise((resolve) => {
     const child = execFile(
@@ -68,7 +68,8 @@ export function inside(
       { env: { ...env, ...options.env } },
       (error, stdout, stderr) => resolve({ code: typeof error?.code === 'number' ? error.code : 0, stdout, stderr }),
     )
-    child.stdin?.end(options.input ?? '')
+    // A program may end before it closes its stdin.
+    child.stdin?.on('error', () => {}).end()
   })
 }
 
