@@ -45,7 +45,7 @@ export interface Reached {
   readonly microseconds: number
 }
 
-export interface AgentAnswers {
+export type AgentAnswers = {
   readonly serve: null
   readonly reach: Reached
   /** Microseconds of each connect. */
@@ -57,10 +57,6 @@ export interface AgentAnswers {
   readonly httpGet: { readonly status: number; readonly body: string }
   readonly listening: readonly number[]
 }
-
-export type AgentMessage =
-  | { readonly id: number; readonly value: AgentAnswers[keyof AgentAnswers] }
-  | { readonly id: number; readonly error: string }
 
 /** An attempt that got through to a listener. */
 export function isReached({ outcome }: Reached): boolean {

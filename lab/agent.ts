@@ -3,8 +3,9 @@
  * (agent-protocol.ts), so that a measurement does not pay for the start of a process. Ends with its channel.
  */
 import { readFileSync } from 'node:fs'
-import type { AgentAnswers, AgentMessage, AgentRequest } from './agent-protocol.ts'
+import type { AgentAnswers, AgentRequest } from './agent-protocol.ts'
 import { httpGet, measureConnect, type OpenConnection, openConnection, reach, transfer } from './attempts.ts'
+import { answerChannel } from './channel.ts'
 import { startServer } from './server.ts'
 
 const connections = new Map<string, OpenConnection>()
@@ -68,14 +69,6 @@ async function perform(request: AgentRequest): Promise<AgentAnswers[keyof AgentA
   }
 }
 
-const answer = (message: AgentMessage) => process.send?.(message, undefined, undefined, () => undefined)
-
-process.on('message', ({ id, request }: { id: number; request: AgentRequest }) => {
-  perform(request).then(
-    (value) => answer({ id, value }),
-    (error: unknown) => answer({ id, error: error instanceof Error ? error.message : String(error) }),
-  )
-})
-process.on('disconnect', () => process.exit(0))
+answerChannel(perform)
 // An application's process outlives a broken connection.
 process.on('uncaughtException', (error) => console.error(error))

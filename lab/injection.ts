@@ -1,0 +1,30 @@
+import { join } from 'node:path'
+import { DEFAULT_INJECTION_SETTINGS, type InjectionSettings } from '../webhook/admission/settings.ts'
+import { LAB_ADDRESSES } from './network.ts'
+import { CHECKOUT } from './sandbox.ts'
+
+/** Where the Pods of the lab find the webhook: on the bridge, in the node's network namespace. */
+export const LAB_ISSUER = {
+  address: LAB_ADDRESSES.gateway[0],
+  port: 8443,
+  name: 'synguard-webhook.synguard-system.svc',
+} as const
+
+const NODE = [process.execPath, '--no-warnings', '--disable-sigusr1', '--max-semi-space-size=1']
+
+/** The installation's settings for the lab: the sidecar of this checkout, policies from a directory of the run. */
+export function labInjectionSettings(policyDirectory: string): InjectionSettings {
+  return {
+    ...DEFAULT_INJECTION_SETTINGS,
+    image: 'synguard-sidecar:lab',
+    imagePullPolicy: 'Never',
+    issuerUrl: `https://${LAB_ISSUER.address}:${LAB_ISSUER.port}`,
+    issuerName: LAB_ISSUER.name,
+    clusterNetworks: [...LAB_ADDRESSES.podNetworks, ...LAB_ADDRESSES.serviceNetworks],
+    policySource: { kind: 'directory', hostPath: policyDirectory },
+    command: {
+      init: [...NODE, join(CHECKOUT, 'sidecar', 'init.ts')],
+      sidecar: [...NODE, join(CHECKOUT, 'sidecar', 'main.ts')],
+    },
+  }
+}
