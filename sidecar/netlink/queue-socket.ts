@@ -29,7 +29,7 @@ export interface QueueSocket {
   readonly fd: number
   readonly portId: number
   readonly counters: Readonly<QueueCounters>
-  /** Binds a queue or sets up a bound one anew. Throws NetlinkError. */
+  /** Binds and sets up a queue; a queue that a socket holds already, this one too, is refused (EBUSY). Throws NetlinkError. */
   bind(queue: number, options: QueueOptions): void
   /** Gives a queue up; what waits in it is dropped. Throws NetlinkError. */
   unbind(queue: number): void
@@ -91,7 +91,7 @@ function sendCounted(transport: Transport, counters: QueueCounters, buffer: Uint
 
 const HINTS: Readonly<Record<string, string>> = {
   EPERM: 'it needs CAP_NET_ADMIN, and no other process may hold the queue',
-  EBUSY: 'another process holds the queue',
+  EBUSY: 'a socket holds the queue already',
   EINVAL: 'the kernel lacks nfnetlink_queue or one of the flags',
 }
 
