@@ -133,8 +133,9 @@ export function inject(pod: SpecifiedPod, namespace: NamespaceFacts, settings: I
   const combined = combineChoices(bare, namespace, settings.defaults)
   const causes = [
     ...combined.refusals,
-    ...findUnadmitted(findPowers(bare.spec), bare.metadata?.annotations ?? {}),
+    // A mesh brings capabilities of its own: it is named first.
     ...findCollisions(bare, namespace, settings.healthPort),
+    ...findUnadmitted(findPowers(bare.spec), bare.metadata?.annotations ?? {}),
   ]
   const first = causes[0]
   if (first !== undefined) return refused(first, causes)

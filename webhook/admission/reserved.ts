@@ -84,22 +84,23 @@ function findMeshes(pod: SpecifiedPod, namespace: NamespaceFacts): Refusal[] {
     refusals.push({
       code: 'mesh-sidecar',
       field,
-      message: `${what} (${field}) belongs to ${mesh}, which redirects the Pod's traffic: use one of the two`,
+      message: `${what} ${mesh}, which redirects the Pod's traffic itself: use one of the two`,
     })
   for (const { container, field } of workloadContainers(pod.spec)) {
     const mesh = Object.hasOwn(MESH_CONTAINERS, container.name) ? MESH_CONTAINERS[container.name] : undefined
-    if (mesh !== undefined) refuse(mesh, field, `container "${container.name}"`)
+    if (mesh !== undefined) refuse(mesh, field, `container "${container.name}" (${field}) belongs to`)
   }
   for (const { mesh, key, values } of MESH_REQUESTS) {
+    // In the order in which the meshes themselves look.
     const places = [
-      { field: `metadata.annotations[${key}]`, value: pod.metadata?.annotations?.[key] },
       { field: `metadata.labels[${key}]`, value: pod.metadata?.labels?.[key] },
-      { field: `namespace metadata.annotations[${key}]`, value: namespace.annotations[key] },
+      { field: `metadata.annotations[${key}]`, value: pod.metadata?.annotations?.[key] },
       { field: `namespace metadata.labels[${key}]`, value: namespace.labels[key] },
+      { field: `namespace metadata.annotations[${key}]`, value: namespace.annotations[key] },
     ]
     const found = places.find(({ value }) => value !== undefined)
     if (found?.value !== undefined && (values === undefined || values.includes(found.value))) {
-      refuse(mesh, found.field, `value "${found.value}"`)
+      refuse(mesh, found.field, `${found.field} asks for`)
     }
   }
   return refusals
@@ -108,8 +109,8 @@ function findMeshes(pod: SpecifiedPod, namespace: NamespaceFacts): Refusal[] {
 /** Everything in the Pod that collides with the sidecar and that no annotation admits. */
 export function findCollisions(pod: SpecifiedPod, namespace: NamespaceFacts, healthPort: number): Refusal[] {
   return [
+    ...findMeshes(pod, namespace),
     ...workloadContainers(pod.spec).flatMap((placed) => findReservedUses(placed, pod.spec, healthPort)),
     ...findReservedAudiences(pod.spec),
-    ...findMeshes(pod, namespace),
   ]
 }

@@ -36,7 +36,7 @@ export const numberOrText: Check = (value, field, code) => {
 /** The field must be there. */
 export function required(check: Check): Check {
   return (value, field, code) => {
-    if (value === undefined || value === null) throw new AdmissionError(code, `${field} is missing`)
+    if (value === undefined || value === null) throw new AdmissionError(code, `${field || 'the object'} is missing`)
     check(value, field, code)
   }
 }
@@ -44,7 +44,7 @@ export function required(check: Check): Check {
 export function object(fields: Readonly<Record<string, Check>>): Check {
   return (value, field, code) => {
     if (value === undefined || value === null) return
-    if (!isJsonObject(value)) throw new AdmissionError(code, `${field} must be an object`)
+    if (!isJsonObject(value)) throw new AdmissionError(code, `${field || 'the object'} must be an object`)
     for (const [name, check] of Object.entries(fields)) {
       check(Object.hasOwn(value, name) ? value[name] : undefined, field === '' ? name : `${field}.${name}`, code)
     }
@@ -62,7 +62,7 @@ export function list(item: Check): Check {
 export function map(item: Check): Check {
   return (value, field, code) => {
     if (value === undefined || value === null) return
-    if (!isJsonObject(value)) throw new AdmissionError(code, `${field} must be an object`)
+    if (!isJsonObject(value)) throw new AdmissionError(code, `${field || 'the object'} must be an object`)
     for (const [key, element] of Object.entries(value)) required(item)(element, `${field}[${key}]`, code)
   }
 }
