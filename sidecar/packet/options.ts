@@ -1,5 +1,5 @@
 import { sumBytes, updateChecksum } from './checksum.ts'
-import { type Packet, PROTOCOL_TCP, TCP_HEADER_BYTES } from './decode.ts'
+import { type Packet, TCP_HEADER_BYTES } from './decode.ts'
 import { readUint8, readUint16, writeUint16 } from './words.ts'
 
 /** TCP option kinds (IANA). */
@@ -60,7 +60,7 @@ function findFastOpen(bytes: Uint8Array, packet: Packet): number {
 }
 
 function findOptionFrom(bytes: Uint8Array, packet: Packet, kind: number, from: number): number {
-  if (packet.protocol !== PROTOCOL_TCP || packet.fragment === 'later') return -1
+  // Where there is no TCP header the payload starts before `from`.
   const end = packet.payloadOffset
   let offset = from
   while (offset < end) {

@@ -192,6 +192,7 @@ describe('decoding IPv4', () => {
   it.each([
     ['loose', '8307040a 00000200'],
     ['strict', '8907040a 00000200'],
+    ['a pointer at the last octet, which RFC 791 counts as not used up', '8307070a 00000200'],
     ['strict, behind a NOP', '01890704 0a000002'],
   ])('refuses a source route with hops to go: %s', (_, options) => {
     expect(decodePacket(ipv4(6, TCP_SYN, hex(options)), createPacket())).toBe('source-routed')
@@ -218,6 +219,18 @@ describe('decoding IPv4', () => {
     })
   })
 
+  it.each([0x0001, 0x1000, 0x1fff, 0x3000])('sees a later fragment in the flags and offset %i', (field) => {
+    const bytes = ipv4(6, TCP_SYN)
+    bytes.writeUInt16BE(field, 6)
+    expect(decoded(bytes).fragment).toBe('later')
+  })
+
+  it("does not take don't-fragment and the reserved bit for a fragment", () => {
+    const bytes = ipv4(6, TCP_SYN)
+    bytes.writeUInt16BE(0xc000, 6)
+    expect(decoded(bytes).fragment).toBe('none')
+  })
+
   it('takes the IP length, not the length of the bytes: the rest is padding', () => {
     const padded = Buffer.concat([ipv4(6, TCP_SYN), hex('00 00 00 00 00 00')])
     expect(decoded(padded)).toEqual(synAt(4, 20))
@@ -239,5 +252,9 @@ describe('decoding IPv4', () => {
     decodePacket(ipv6(44, FRAGMENT(6, 0, 1), TCP_SYN), packet)
     expect(decodePacket(ipv4(1, hex('0800 0000')), packet)).toBe('ok')
     expect(packet).toEqual(decoded(ipv4(1, hex('0800 0000'))))
+
+    decodePacket(ipv6(44, FRAGMENT(6, 1, 0), TCP_SYN), packet)
+    expect(decodePacket(ipv6(6, TCP_SYN), packet)).toBe('ok')
+    expect(packet).toEqual(synAt(6, 40))
   })
 })

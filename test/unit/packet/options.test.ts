@@ -34,7 +34,7 @@ describe('finding TCP options', () => {
     ['one behind another', '0808000000000000 03030701', 3, 48],
     ['one that ends with the header', '01010101 01030307', 3, 45],
     ['none that is not there', '020405b4', 8, -1],
-    ['none behind the end', '00010101020405b4', 2, -1],
+    ['none behind the end', '00040000 020405b4', 2, -1],
     ['none behind an option of length 0', '03000000020405b4', 2, -1],
     ['none behind an option of length 1', '03010000020405b4', 2, -1],
     ['none that runs past the header', '01010101010102 08', 2, -1],

@@ -128,6 +128,15 @@ describe('rewriting packets', () => {
     expect(isIntact(after, decoded(after))).toBe(true)
   })
 
+  it('leaves the options of what is no SYN as they are', () => {
+    fc.assert(
+      fc.property(anyFields, anyPayload, (fields, payload) => {
+        const established = { ...fields, flags: fields.flags & ~0x02, options: hex('2204 1122 fe04f989') }
+        expect(rewritten(build(established, payload), stripPayload)).toEqual(build(established, new Uint8Array(0)))
+      }),
+    )
+  })
+
   it('leaves the bytes that it reads alone', () => {
     const bytes = readPacket('tcp4-fast-open', 1)
     const before = Buffer.from(bytes)
