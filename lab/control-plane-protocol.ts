@@ -1,0 +1,34 @@
+/** What the lab says to the process that plays the control plane: the webhook, with a cluster in memory. */
+import type { V1Pod } from '@kubernetes/client-node'
+import type { InjectionSettings } from '../webhook/admission/settings.ts'
+import type { ClusterKind, ClusterKinds } from '../webhook/cluster.ts'
+
+export type ControlPlaneRequest =
+  /** Starts the webhook; answers once it listens. */
+  | {
+      readonly do: 'start'
+      readonly address: string
+      readonly port: number
+      readonly serverName: string
+      readonly injection: InjectionSettings
+    }
+  /** Creates or replaces an object of the cluster. */
+  | { readonly do: 'put'; readonly kind: ClusterKind; readonly object: ClusterKinds[ClusterKind] }
+  | { readonly do: 'delete'; readonly kind: ClusterKind; readonly name: string; readonly namespace?: string }
+  | {
+      readonly do: 'mintToken'
+      readonly namespace: string
+      readonly podName: string
+      readonly audience: string
+      readonly lifetimeSeconds: number
+    }
+  /** Sends a Pod through the webhook's /mutate, as the API server does; answers the Pod to store. */
+  | { readonly do: 'admit'; readonly pod: V1Pod }
+
+export type ControlPlaneAnswers = {
+  readonly start: { readonly caCertificatePem: string }
+  readonly put: null
+  readonly delete: null
+  readonly mintToken: string
+  readonly admit: V1Pod
+}
