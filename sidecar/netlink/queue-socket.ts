@@ -139,21 +139,28 @@ export function openQueueSocket(
     if (errno !== 0) throw refusal(what, errno)
   }
 
+  const unbind = (queue: number): void => {
+    const wanted = sequence++
+    request(`cannot unbind NFQUEUE ${queue}`, encodeUnbind(queue, wanted), wanted)
+  }
+
   return {
     fd: transport.fd,
     portId: transport.portId,
     counters,
     bind(queue, queueOptions) {
-      const [bindRequest, setUpRequest] = encodeBind(queue, sequence, queueOptions)
       const first = sequence
       sequence += 2
-      if (bindRequest !== undefined) request(`cannot bind NFQUEUE ${queue}`, bindRequest, first)
-      if (setUpRequest !== undefined) request(`cannot set up NFQUEUE ${queue}`, setUpRequest, first + 1)
+      const [bindRequest, setUpRequest] = encodeBind(queue, first, queueOptions)
+      request(`cannot bind NFQUEUE ${queue}`, bindRequest, first)
+      try {
+        request(`cannot set up NFQUEUE ${queue}`, setUpRequest, first + 1)
+      } catch (error) {
+        unbind(queue)
+        throw error
+      }
     },
-    unbind(queue) {
-      const wanted = sequence++
-      request(`cannot unbind NFQUEUE ${queue}`, encodeUnbind(queue, wanted), wanted)
-    },
+    unbind,
     receive(buffer, dontWait) {
       if (stash.length > 0) {
         const first = stash.shift() as Uint8Array

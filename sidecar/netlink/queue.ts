@@ -256,8 +256,8 @@ function encodeConfig(queue: number, sequence: number, attributes: readonly Attr
   })
 }
 
-/** The request that binds a queue and the one that sets it up; both ask for an acknowledgement. */
-export function encodeBind(queue: number, sequence: number, options: QueueOptions): readonly Uint8Array<ArrayBuffer>[] {
+/** The request that binds a queue, and the one that sets it up with nlmsg_seq one higher; both ask for an acknowledgement. */
+export function encodeBind(queue: number, sequence: number, options: QueueOptions): [Uint8Array, Uint8Array] {
   // struct nfqnl_msg_config_params { __be32 copy_range; __u8 copy_mode; } packed
   const parameters = new Uint8Array(5)
   writeU32BE(parameters, 0, options.copyRange)
