@@ -1,4 +1,4 @@
-import { getSystemErrorName } from 'node:util'
+import { constants } from 'node:os'
 import { SynguardError } from '../../api/errors.ts'
 
 /** What the netlink and raw sockets can fail with. */
@@ -26,8 +26,15 @@ export class NetlinkError extends SynguardError {
   }
 }
 
-/** The name of an errno given as 1 or as -1: `EPERM`; an unknown number as text. */
+/** Second names of EAGAIN and EOPNOTSUPP. */
+const ALIASES: readonly string[] = ['EWOULDBLOCK', 'ENOTSUP']
+const NAMES: ReadonlyMap<number, string> = new Map(
+  Object.entries(constants.errno)
+    .filter(([name]) => !ALIASES.includes(name))
+    .map(([name, value]) => [value, name]),
+)
+
+/** The name of an errno given as 1 or as -1: `EPERM`; a number that this machine has no name for as text. */
 export function errnoName(errno: number): string {
-  const negative = -Math.abs(errno)
-  return Number.isInteger(negative) && negative < 0 ? getSystemErrorName(negative) : String(errno)
+  return NAMES.get(Math.abs(errno)) ?? `errno ${Math.abs(errno)}`
 }

@@ -223,7 +223,7 @@ export function describeKernelContract(name: string, openKernel: () => Promise<K
       expect(refusalOf(() => socket.bind(1, ALL))).toEqual({ code, errno: 'EBUSY' })
       expect(refusalOf(() => other.bind(1, ALL))).toEqual({ code, errno: 'EPERM' })
       expect(refusalOf(() => other.unbind(2))).toEqual({ code, errno: 'ENODEV' })
-      expect(refusalOf(() => other.bind(2, { ...ALL, flags: 1 << 9 }))).toEqual({ code, errno: 'ENOTSUP' })
+      expect(refusalOf(() => other.bind(2, { ...ALL, flags: 1 << 9 }))).toEqual({ code, errno: 'EOPNOTSUPP' })
       socket.bind(2, ALL)
     })
 
