@@ -1,6 +1,7 @@
 /**
  * Reads queues 0 and 1 of this network namespace and gives verdicts from a table: TABLE, JSON, maps `in syn`,
- * `in syn-ack`, `in rst`, `in tcp`, `in other` (and `out ...`) to a mark for ACCEPT, or to `drop`; default is mark 0.
+ * `in syn-ack`, `in rst`, `in tcp`, `in other` (and `out ...`; `in syn released` where the packet came with that mark)
+ * to a mark for ACCEPT, or to `drop`; default is mark 0.
  * Prints `ready`, then a JSON line per packet: [queue, kind, mark that it came with].
  * linux/netfilter/nfnetlink_queue.h; deliberately apart from the product's own netlink code.
  */
@@ -91,7 +92,7 @@ function judge(start: number, end: number): void {
   }
   const name = `${direction} ${kind}`
   writeSync(1, `${JSON.stringify([queue, name, mark])}\n`)
-  const verdict = table[name] ?? 0
+  const verdict = (mark >= 0x80000000 ? table[`${name} released`] : undefined) ?? table[name] ?? 0
   const drop = verdict === 'drop'
   const header = attribute(2, Buffer.concat([number32(drop ? 0 : 1), number32(id)]))
   request(NFQNL_MSG_VERDICT, queue, header, attribute(3, number32(drop ? 0 : verdict)))

@@ -76,7 +76,7 @@ describe.each(['nft', 'legacy'])('with iptables-%s', (backend) => {
     ])
   })
 
-  it('a consumed packet releases its connection and never reaches the socket', async () => {
+  it('a consumed packet releases its connection', async () => {
     await guard(pair.right, backend)
     const queued = await judge(pair.right, { 'in tcp': (RELEASED | MARK_CONSUME) >>> 0 })
     expect(await exchange('tcp')).toBe('echoed')
@@ -154,15 +154,25 @@ describe('with iptables-nft', () => {
     expect(queued.length).toBe(3)
   })
 
-  it("an own SYN on a tuple of old does not inherit the old connection's mark", async () => {
+  it("an own SYN on a tuple that conntrack still knows does not inherit the old connection's mark", async () => {
     await guard(pair.left, backend)
     const queued = await judge(pair.left, { 'in syn-ack': RELEASED })
-    expect(await exchange('tcp', ADDRESS.right, 40000)).toBe('echoed')
-    expect(await exchange('tcp', ADDRESS.right, 40000)).toBe('echoed')
-    expect(queued.filter((line) => Array.isArray(line) && line[1] === 'out syn')).toEqual([
+    const exchanged = exchange('tcp-twice', ADDRESS.right, 9000)
+    while (queued.length < 2) await sleep(20)
+    expect(await runScript(pair.left, 'client.ts', [2, 0], ADDRESS.right)).toBe('sent')
+    expect(await exchanged).toBe('echoed')
+    expect(queued.slice(0, 3)).toEqual([
       [0, 'out syn', 0],
+      [0, 'in syn-ack', 0],
       [0, 'out syn', 0],
     ])
+  })
+
+  it('a consumed packet goes no further', async () => {
+    await guard(pair.right, backend)
+    const queued = await judge(pair.right, { 'in other': (RELEASED | MARK_CONSUME) >>> 0 })
+    expect(await exchange('udp')).toBe('ABORT_ERR')
+    expect(queued).toEqual([[1, 'in other', 0]])
   })
 
   it("an arriving SYN on a released tuple is queued and shows the connection's mark", async () => {
@@ -178,6 +188,29 @@ describe('with iptables-nft', () => {
       [0, 'in tcp', 0],
       [0, 'in syn', RELEASED],
     ])
+  })
+
+  it('a SYN on a released tuple can be refused, and the connection goes on', async () => {
+    await guard(pair.right, backend)
+    const queued = await judge(pair.right, { 'in tcp': RELEASED, 'in syn released': MARK_REVOKED })
+    const resets = ['-p', 'tcp', '--tcp-flags', 'RST', 'RST']
+    await inside(pair.left, ['iptables', '-A', 'INPUT', ...resets])
+    const exchanged = exchange('tcp-twice', ADDRESS.right, 9000)
+    while (queued.length < 3) await sleep(20)
+    expect(await runScript(pair.left, 'client.ts', [2, 0], ADDRESS.right)).toBe('sent')
+    expect(await exchanged).toBe('echoed')
+    const counted = (await inside(pair.left, ['iptables-save', '-c'])).stdout
+    await inside(pair.left, ['iptables', '-D', 'INPUT', ...resets])
+    expect(/\[(\d+):\d+\] -A INPUT -p tcp/.exec(counted)?.[1]).toBe('1')
+  })
+
+  it('a packet that conntrack calls invalid is dropped unqueued', async () => {
+    await guard(pair.right, backend)
+    const queued = await judge(pair.right, {})
+    const SYN_AND_FIN = 3
+    expect(await exchange([SYN_AND_FIN, 0])).toBe('sent')
+    await sleep(200)
+    expect(queued).toEqual([])
   })
 })
 
