@@ -30,3 +30,5 @@ export const PROOFS = 300_000
 export const VOIDS = 10_000
 /** Connections of one replica: streams and as many short requests. */
 export const CONNECTIONS = 30_000
+/** Backends of a Service over all its ports, each some 500 bytes: an entry stays below the client's 1 MiB a line. */
+export const SERVICE_BACKENDS = 1_000

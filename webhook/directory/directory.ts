@@ -1,7 +1,8 @@
-import type { V1EndpointSlice, V1Node, V1Pod, V1PodSpec, V1Service } from '@kubernetes/client-node'
+import type { V1EndpointSlice, V1Node, V1PodSpec, V1Service } from '@kubernetes/client-node'
 import type { DirectoryEntry, PodIdentity, ServiceBackend } from '../../api/identity.ts'
 import { canonicalAddress } from '../../policy/address.ts'
 import type { Cluster, ClusterChange } from '../cluster.ts'
+import { SERVICE_BACKENDS } from '../limits.ts'
 import { createKeyIndex } from './address-index.ts'
 import { familyOf, serviceEndpoints } from './endpoints.ts'
 import { isLive, podAddresses, podIdentity } from './pod-identity.ts'
@@ -81,7 +82,7 @@ export function createDirectory({ cluster, isGuarded }: DirectoryOptions): Direc
     if (addresses.size > 0) for (const listener of [...listeners]) listener(addresses)
   }
 
-  function podAt(address: string): { pod: V1Pod; identity: PodIdentity; guarded: boolean } | string | undefined {
+  function podAt(address: string): { identity: PodIdentity; guarded: boolean } | string | undefined {
     const found = [...pods.keysOf(address)].flatMap((key) => get('Pod', key) ?? [])
     const live = found.filter((pod) => isLive(pod) && pod.spec?.hostNetwork !== true)
     const [pod] = live
@@ -90,7 +91,7 @@ export function createDirectory({ cluster, isGuarded }: DirectoryOptions): Direc
     const namespace = cluster.get('Namespace', pod.metadata?.namespace ?? '')
     if (namespace === undefined) return 'the namespace of the Pod at this address is not known'
     const guarded = pod.spec !== undefined && isGuarded(pod.spec)
-    return { pod, identity: podIdentity(pod, namespace), guarded }
+    return { identity: podIdentity(pod, namespace, guarded), guarded }
   }
 
   function get<Kind extends 'Pod' | 'Service' | 'EndpointSlice'>(kind: Kind, key: string) {
@@ -110,6 +111,8 @@ export function createDirectory({ cluster, isGuarded }: DirectoryOptions): Direc
     const { namespace = '', name = '' } = service.metadata ?? {}
     const candidates = [...podsOfNamespace.keysOf(namespace)].flatMap((pod) => get('Pod', pod) ?? [])
     const ports = serviceEndpoints(service, slices, candidates, familyOf(address))
+    const backends = ports.reduce((sum, { endpoints }) => sum + endpoints.length, 0)
+    if (backends > SERVICE_BACKENDS) return unmatched(`the Service has more than ${SERVICE_BACKENDS} backends`)
     return {
       kind: 'service',
       namespace,

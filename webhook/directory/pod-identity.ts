@@ -1,7 +1,7 @@
 import type { V1Container, V1Namespace, V1Pod } from '@kubernetes/client-node'
 import type { NamedPort, PodIdentity, Protocol } from '../../api/identity.ts'
 import { canonicalAddress } from '../../policy/address.ts'
-import { degradedReasons } from './degraded.ts'
+import { findDegradations } from '../admission/powers.ts'
 
 /** The Pod's addresses in canonical text, the first of each family; empty until its network is set up. */
 export function podAddresses(pod: V1Pod): string[] {
@@ -37,9 +37,13 @@ export function namedPorts(pod: V1Pod): NamedPort[] {
   return [...ports.values()]
 }
 
-/** The Pod as policies see it. */
-export function podIdentity(pod: V1Pod, namespace: V1Namespace): PodIdentity {
-  const degraded = degradedReasons(pod)
+/** What a WIT has room for. */
+const DEGRADED_REASONS = 4
+const DEGRADED_CHARACTERS = 48
+
+/** The Pod as policies see it; a guarded Pod with the powers that let its workload get around its sidecar. */
+export function podIdentity(pod: V1Pod, namespace: V1Namespace, guarded: boolean): PodIdentity {
+  const degraded = guarded && pod.spec !== undefined ? shorten(findDegradations(pod.spec)) : []
   return {
     namespace: pod.metadata?.namespace ?? '',
     name: pod.metadata?.name ?? '',
@@ -51,4 +55,10 @@ export function podIdentity(pod: V1Pod, namespace: V1Namespace): PodIdentity {
     ports: namedPorts(pod),
     ...(degraded.length === 0 ? {} : { degraded }),
   }
+}
+
+function shorten(reasons: readonly string[]): string[] {
+  const shown = reasons.slice(0, DEGRADED_REASONS).map((reason) => reason.slice(-DEGRADED_CHARACTERS))
+  const more = reasons.length - shown.length
+  return more > 0 ? [...shown, `and ${more} more`] : shown
 }

@@ -66,7 +66,7 @@ export function createIssuer(options: IssuerOptions): Issuer {
       }
       const expiresAt = Math.min(issuedAt + settings.witLifetimeSeconds, deletedAt ?? Number.POSITIVE_INFINITY)
       const wit = await issueWit(authority.signingKey(), {
-        identity: podIdentity(pod, namespace),
+        identity: podIdentity(pod, namespace, true),
         cnf: proof.jwk,
         trustDomain: settings.trustDomain,
         issuer: settings.issuer,
