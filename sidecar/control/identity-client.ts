@@ -61,6 +61,8 @@ const TIMEOUT_MS = 15_000
 const MIN_RENEWAL_MS = 1000
 /** Of the half life: renewals of Pods that started together spread out. */
 const RENEWAL_JITTER = 0.1
+/** Above half and its jitter, so that with a clock in step it changes nothing. */
+const LATEST_RENEWAL = 0.6
 
 /** Keeps the Pod's identity: obtains it, renews it at half of its life, tries again with backoff where that fails. */
 export function createIdentityClient(options: IdentityClientOptions): IdentityClient {
@@ -89,8 +91,9 @@ export function createIdentityClient(options: IdentityClientOptions): IdentityCl
       if (aborter.signal.aborted) return
       held = identity
       failures = 0
-      schedule(renewalWaitMs(identity), 'half-life')
-      log.info({ reason, expiresAt: new Date(identity.expiresAtMs).toISOString() }, 'identity obtained')
+      const renewInMs = Math.round(renewalWaitMs(identity))
+      schedule(renewInMs, 'half-life')
+      log.info({ reason, expiresAt: new Date(identity.expiresAtMs).toISOString(), renewInMs }, 'identity obtained')
       options.onIdentity(identity, reason)
     } catch (error) {
       if (!aborter.signal.aborted) failed(error, reason)
@@ -116,9 +119,9 @@ export function createIdentityClient(options: IdentityClientOptions): IdentityCl
   function renewalWaitMs(identity: OwnIdentity): number {
     const { issuedAt, expiresAt } = identity.verified
     const halfLifeMs = jitterMs(((expiresAt - issuedAt) * 1000) / 2, RENEWAL_JITTER, random)
-    // With a late clock more than half of the life may be gone already: then half of what is left.
-    const leftMs = identity.expiresAtMs - now()
-    return Math.max(Math.min(halfLifeMs, leftMs / 2), options.minRenewalMs ?? MIN_RENEWAL_MS)
+    // With a clock that is ahead part of the life is gone already: then no later than at this share of what is left.
+    const latestMs = (identity.expiresAtMs - now()) * LATEST_RENEWAL
+    return Math.max(Math.min(halfLifeMs, latestMs), options.minRenewalMs ?? MIN_RENEWAL_MS)
   }
 
   async function obtain(): Promise<OwnIdentity> {

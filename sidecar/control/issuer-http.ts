@@ -12,7 +12,7 @@ export interface IssuerHttpOptions {
   /** PEM file of the CA, read again for each request: a rotation changes it in place. */
   readonly caPath: string
   readonly now: () => number
-  /** Hears of each request: its path without query, and the HTTP status or the code of the failure. */
+  /** Hears once of each request: its path without query, and the HTTP status or the code of the failure. */
   readonly onResult?: (endpoint: string, code: string) => void
 }
 
@@ -82,7 +82,6 @@ export function createIssuerHttp(options: IssuerHttpOptions): IssuerHttp {
   async function answered(sent: IssuerRequest, deadline: AbortSignal): Promise<IncomingMessage> {
     const response = await start(sent, deadline)
     const status = response.statusCode ?? 0
-    options.onResult?.(endpointOf(sent.path), String(status))
     if (status === 200) return response
     throw await refusalOf(response, status)
   }
@@ -99,9 +98,14 @@ export function createIssuerHttp(options: IssuerHttpOptions): IssuerHttp {
     const timer = setTimeout(() => timeout.abort(), sent.timeoutMs)
     const signals = sent.signal === undefined ? [timeout.signal] : [timeout.signal, sent.signal]
     try {
-      return await run(AbortSignal.any(signals))
+      const result = await run(AbortSignal.any(signals))
+      options.onResult?.(endpointOf(sent.path), '200')
+      return result
     } catch (error) {
-      if (error instanceof ControlError) throw error
+      if (error instanceof ControlError) {
+        options.onResult?.(endpointOf(sent.path), error instanceof IssuerRefusal ? String(error.status) : error.code)
+        throw error
+      }
       const cause = error as NodeJS.ErrnoException
       const why = timeout.signal.aborted ? `no answer within ${sent.timeoutMs} ms` : (cause.code ?? cause.message)
       const code = timeout.signal.aborted ? 'timeout' : (cause.code ?? 'error')

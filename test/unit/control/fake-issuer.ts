@@ -1,18 +1,15 @@
+import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { createServer } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import type { IdentityRequest, PodIdentity } from '../../../api/identity.ts'
 import { createSigningKey, type SigningKey, trustBundle } from '../../../certs/authority.ts'
 import { verifyTokenProof } from '../../../certs/possession.ts'
-import {
-  createServingAuthority,
-  issueServingCertificate,
-  type ServingAuthority,
-  type ServingCertificate,
-} from '../../../certs/serving.ts'
+import type { ServingAuthority, ServingCertificate } from '../../../certs/serving.ts'
 import { issueWit } from '../../../certs/wit.ts'
 import { createIssuerHttp, type IssuerHttp } from '../../../sidecar/control/issuer-http.ts'
 import type { LogSink } from '../../../sidecar/control/log.ts'
@@ -24,14 +21,19 @@ export const TOKEN = 'projected-token-1'
 
 const seconds = () => Math.floor(Date.now() / 1000)
 
-/** RSA keys are slow to make: one authority for each test file. */
-export const authority: ServingAuthority = createServingAuthority({ now: seconds(), lifetimeSeconds: 3600 })
-
-function issueFor(names: readonly string[]): ServingCertificate {
-  return issueServingCertificate(authority, { names, addresses: [], now: seconds(), lifetimeSeconds: 3600 })
+interface Made {
+  readonly authority: ServingAuthority
+  readonly other: ServingAuthority
+  readonly certificates: readonly ServingCertificate[]
 }
 
-const usualCertificate = issueFor([ISSUER_NAME])
+const program = fileURLToPath(new URL('./make-certificates.ts', import.meta.url))
+const made = JSON.parse(
+  execFileSync(process.execPath, ['--no-warnings', program, ISSUER_NAME, 'other.test'], { encoding: 'utf8' }),
+) as Made
+
+/** The authority that the client trusts, and one that it does not. */
+export const { authority, other } = made
 
 export const podIdentity: PodIdentity = {
   namespace: 'shop',
@@ -58,8 +60,9 @@ export interface FakeIssuer {
 }
 
 /** A real HTTPS server on 127.0.0.1 with a certificate of ISSUER_NAME, and a client that trusts it. */
-export async function startFakeIssuer(options: { names?: readonly string[] } = {}): Promise<FakeIssuer> {
-  const serving = options.names === undefined ? usualCertificate : issueFor(options.names)
+export async function startFakeIssuer(options: { otherName?: boolean } = {}): Promise<FakeIssuer> {
+  const serving = made.certificates[options.otherName === true ? 1 : 0]
+  if (serving === undefined) throw new Error('no certificate was made')
   let current: Handler = (_, response) => void response.writeHead(500).end()
   const server = createServer({ key: serving.privateKeyPem, cert: serving.certificatePem }, (request, response) => {
     let body = ''

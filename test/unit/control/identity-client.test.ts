@@ -85,39 +85,41 @@ describe('the identity client', () => {
     expect(new Set(identities.map(({ identity }) => identity.verified.cnfThumbprint)).size).toBe(2)
   })
 
-  it('asks again where a renewal is wanted while a request is under way', async () => {
-    const { client, identities } = await start()
+  it('asks once more where a renewal is wanted while a request is under way', async () => {
+    const issue = issueIdentity(key)
+    let release: (() => void) | undefined
+    const { client, identities } = await start({}, (request, response, body) => {
+      if (release !== undefined) return issue(request, response, body)
+      release = () => void issue(request, response, body)
+    })
     client.start()
-    await until(() => issuer.results.length === 0)
-    client.renew('ignored: the start itself is due at once')
-    await until(() => identities.length === 1)
-    client.renew('first')
-    await new Promise((resolve) => setImmediate(resolve))
-    await new Promise((resolve) => setTimeout(resolve, 1))
-    client.renew('second')
-    client.renew('third')
-    await until(() => identities.length === 3)
-    expect(identities.map(({ reason }) => reason)).toEqual(['start', 'first', 'third'])
+    await until(() => release !== undefined)
+    client.renew('labels')
+    client.renew('other labels')
+    release?.()
+    await until(() => identities.length === 2)
+    expect(identities.map(({ reason }) => reason)).toEqual(['start', 'other labels'])
   })
 
-  it('renews at half of the life, moved by a tenth either way', async () => {
-    // With a clock that stands still the wait is what the fast timer shows: 20 s of life, so 10 s +- 1 s, cut by minRenewalMs only.
-    const waits: number[] = []
-    const realSetTimeout = globalThis.setTimeout
-    const { client, identities } = await start({ random: () => 1 }, issueIdentity(key, { lifetimeSeconds: 20 }))
-    globalThis.setTimeout = ((run: () => void, ms?: number) => {
-      waits.push(ms ?? 0)
-      return realSetTimeout(run, ms)
-    }) as typeof setTimeout
-    try {
-      client.start()
-      await until(() => identities.length === 1)
-    } finally {
-      globalThis.setTimeout = realSetTimeout
-    }
-    const renewals = waits.filter((ms) => ms >= 9000 && ms < 15_000)
-    expect(renewals.length).toBe(1)
-    expect(renewals[0]).toBeLessThanOrEqual(11_000)
+  it.each([
+    [0, 10_800],
+    [0.5, 12_000],
+    [1, 13_200],
+  ])('renews 24 s of life at half, moved by a tenth either way: random %d is %d ms', async (random, renewInMs) => {
+    const nowMs = Math.floor(Date.now() / 1000) * 1000
+    const options = { now: () => nowMs, random: () => random }
+    const { client, lines } = await start(options, issueIdentity(key, { lifetimeSeconds: 24 }))
+    client.start()
+    await until(() => lines.length === 1)
+    expect(lines[0]).toMatchObject({ reason: 'start', renewInMs })
+  })
+
+  it('renews by itself, and sooner with a clock that is ahead', async () => {
+    const options = { now: () => Date.now() + 19_000, minRenewalMs: 10 }
+    const { client, identities } = await start(options, issueIdentity(key, { lifetimeSeconds: 20 }))
+    client.start()
+    await until(() => identities.length === 2)
+    expect(identities.map(({ reason }) => reason)).toEqual(['start', 'half-life'])
   })
 
   it('tries again with backoff, and says why it has none', async () => {

@@ -1,8 +1,8 @@
 import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, describe, expect, it } from '@jest/globals'
-import { createServingAuthority } from '../../../certs/serving.ts'
-import { authority, type FakeIssuer, json, startFakeIssuer } from './fake-issuer.ts'
+import { createIssuerHttp } from '../../../sidecar/control/issuer-http.ts'
+import { authority, type FakeIssuer, ISSUER_NAME, json, other, startFakeIssuer } from './fake-issuer.ts'
 
 let issuer: FakeIssuer | undefined
 afterEach(async () => {
@@ -10,7 +10,7 @@ afterEach(async () => {
   issuer = undefined
 })
 
-async function start(options: { names?: readonly string[] } = {}): Promise<FakeIssuer> {
+async function start(options: { otherName?: boolean } = {}): Promise<FakeIssuer> {
   issuer = await startFakeIssuer(options)
   return issuer
 }
@@ -26,7 +26,7 @@ describe('requests to the issuer', () => {
   })
 
   it('fail where the certificate is for another name', async () => {
-    const { http, results } = await start({ names: ['other.test'] })
+    const { http, results } = await start({ otherName: true })
     await expect(http.send(ask)).rejects.toMatchObject({
       code: 'issuer-unreachable',
       message: expect.stringContaining('ERR_TLS_CERT_ALTNAME_INVALID'),
@@ -38,7 +38,6 @@ describe('requests to the issuer', () => {
     const { http, handle, credentials } = await start()
     handle((_, response) => json(response, 'ok'))
     expect(await http.send(ask)).toBe('ok')
-    const other = createServingAuthority({ now: Math.floor(Date.now() / 1000), lifetimeSeconds: 60 })
     writeFileSync(join(credentials, 'ca.crt'), other.certificatePem)
     await expect(http.send(ask)).rejects.toMatchObject({ code: 'issuer-unreachable' })
     writeFileSync(join(credentials, 'ca.crt'), other.certificatePem + authority.certificatePem)
@@ -77,19 +76,26 @@ describe('requests to the issuer', () => {
     })
     handle((_, response) => void response.writeHead(200).write('{'))
     await expect(http.send({ ...ask, timeoutMs: 50 })).rejects.toMatchObject({ code: 'issuer-unreachable' })
-    expect(results).toEqual(['/v1/peers timeout', '/v1/peers 200', '/v1/peers timeout'])
+    expect(results).toEqual(['/v1/peers timeout', '/v1/peers timeout'])
   })
 
   it('take no answer beyond the bound', async () => {
-    const { http, handle } = await start()
+    const { http, handle, results } = await start()
     handle((_, response) => void response.end('x'.repeat(4 * 1024 * 1024 + 1)))
     await expect(http.send(ask)).rejects.toMatchObject({ code: 'issuer-answer' })
+    expect(results).toEqual(['/v1/peers issuer-answer'])
   })
 
-  it('fail where nobody listens', async () => {
+  it('fail where nobody listens, and where the CA cannot be read', async () => {
     const fake = await start()
-    await fake.close()
-    issuer = undefined
-    await expect(fake.http.send(ask)).rejects.toMatchObject({ code: 'credentials-unreadable' })
+    const { port, credentials } = fake
+    const options = { address: '127.0.0.1', name: ISSUER_NAME, now: Date.now }
+    const nowhere = createIssuerHttp({ ...options, port: 1, caPath: join(credentials, 'ca.crt') })
+    await expect(nowhere.send(ask)).rejects.toMatchObject({
+      code: 'issuer-unreachable',
+      message: `/v1/peers at 127.0.0.1 port 1 as ${ISSUER_NAME}: ECONNREFUSED`,
+    })
+    const untrusting = createIssuerHttp({ ...options, port, caPath: join(credentials, 'none.crt') })
+    await expect(untrusting.send(ask)).rejects.toMatchObject({ code: 'credentials-unreadable' })
   })
 })
