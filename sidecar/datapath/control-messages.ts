@@ -3,7 +3,7 @@ import { parseAddress } from '../../policy/address.ts'
 import { compile } from '../../policy/compile.ts'
 import type { Peer } from '../../policy/types.ts'
 import { createOwnIdentity } from '../handshake/keys.ts'
-import { applySettings, type Gate, setOwnIdentity, setPolicy } from './gate.ts'
+import { applySettings, createGatePolicy, type Gate, setOwnIdentity } from './gate.ts'
 import type { ToWorker, VerifiedPeer } from './messages.ts'
 import type { KnownPeer } from './peers.ts'
 
@@ -28,7 +28,7 @@ export function applyMessage(gate: Gate, message: Exclude<ToWorker, { type: 'sto
       )
       return undefined
     case 'policies':
-      setPolicy(gate, compile(message.policies, message.subject))
+      gate.policy = createGatePolicy(compile(message.policies, message.subject))
       return undefined
     case 'ready':
       gate.ready = message.ready

@@ -1,6 +1,7 @@
 /** UDP and every other protocol but TCP and ICMP: judged by the directory at the first packet of a flow. */
-import { type Packet, PROTOCOL_UDP } from '../packet/decode.ts'
+
 import type { TrafficProtocol } from '../../policy/types.ts'
+import { type Packet, PROTOCOL_UDP } from '../packet/decode.ts'
 import { denies, type Gate, peerName } from './gate.ts'
 import { judgeAddress } from './judge.ts'
 import { drop, hold, type Outcome, refuse, release } from './outcome.ts'

@@ -11,6 +11,7 @@ import type { MacState } from '../handshake/hmac.ts'
 import type { OwnIdentity } from '../handshake/keys.ts'
 import type { Refusal } from '../handshake/reasons.ts'
 import type { Packet } from '../packet/decode.ts'
+import { type BoundedMap, createBoundedMap } from './bounded-map.ts'
 import {
   MAXIMUM_FRAMELESS_ADDRESSES,
   MAXIMUM_HALF_OPEN,
@@ -26,7 +27,6 @@ import {
   VERIFICATIONS_PER_SOURCE_BURST,
   VERIFICATIONS_PER_SOURCE_PER_SECOND,
 } from './bounds.ts'
-import { createBoundedMap, type BoundedMap } from './bounded-map.ts'
 import { type Counters, createCounters } from './counters.ts'
 import { createHalfOpenRing, type HalfOpenRing } from './half-open.ts'
 import { createPeerTable, type PeerTable } from './peers.ts'
@@ -162,9 +162,9 @@ export function applySettings(gate: Gate, settings: GateSettings): void {
   gate.ownEndpoints = new Set(settings.ownEndpoints.map(({ address, port }) => `${address} ${port}`))
 }
 
-/** Puts policies in force; decisions remembered by the old ones are gone. */
-export function setPolicy(gate: Gate, compiled: CompiledPolicy): void {
-  gate.policy = {
+/** Compiled policies with an empty memory of decisions. */
+export function createGatePolicy(compiled: CompiledPolicy): GatePolicy {
+  return {
     evaluator: createEvaluator(compiled),
     tcpEgressPossible: couldAllowAnyPeer(compiled, 'egress', 'TCP'),
   }
@@ -184,13 +184,23 @@ export function addressText(bytes: Buffer, at: number, addressBytes: number): st
 }
 
 /** True where the address lies in the networks of the cluster. */
-export function isClusterAddress(gate: Gate, bytes: Buffer, at: number, addressBytes: number): boolean {
+export function isClusterAddress(
+  gate: Pick<Gate, 'clusterNetworks'>,
+  bytes: Buffer,
+  at: number,
+  addressBytes: number,
+): boolean {
   const address = bytes.subarray(at, at + addressBytes)
   for (const network of gate.clusterNetworks) if (cidrContains(network, address)) return true
   return false
 }
 
-export function isNodeAddress(gate: Gate, bytes: Buffer, at: number, addressBytes: number): boolean {
+export function isNodeAddress(
+  gate: Pick<Gate, 'nodeAddresses'>,
+  bytes: Buffer,
+  at: number,
+  addressBytes: number,
+): boolean {
   return gate.nodeAddresses.has(addressText(bytes, at, addressBytes))
 }
 

@@ -1,9 +1,19 @@
 /** Packets that arrive, in the order of design: SYN, SYN-ACK, proof, and what is late, lost or of no connection. */
 import { MARK_OWN, MARK_RELEASED } from '../../api/marks.ts'
 import { buildProof, createVerifiedSynAck, type VerifiedSynAck, verifySynAck } from '../handshake/client.ts'
-import { createFrame, FRAME_PROOF, FRAME_SYN, FRAME_SYN_ACK, NONCE_AT, NONCE_BYTES, PROOF_HASH_AT, HASH_BYTES, decodeFrame } from '../handshake/frame.ts'
-import { attachSynAckFrame, proofClientIsn, verifyProofPacket, verifySyn } from '../handshake/server.ts'
+import {
+  createFrame,
+  decodeFrame,
+  FRAME_PROOF,
+  FRAME_SYN,
+  FRAME_SYN_ACK,
+  HASH_BYTES,
+  NONCE_AT,
+  NONCE_BYTES,
+  PROOF_HASH_AT,
+} from '../handshake/frame.ts'
 import type { Refusal } from '../handshake/reasons.ts'
+import { attachSynAckFrame, proofClientIsn, verifyProofPacket, verifySyn } from '../handshake/server.ts'
 import { buildTcp } from '../packet/build.ts'
 import {
   createPacket,
@@ -44,7 +54,10 @@ export function handleInbound(gate: Gate, mark: number, bytes: Buffer, packet: P
 
 function handleSyn(gate: Gate, mark: number, bytes: Buffer, packet: Packet, outcome: Outcome): void {
   gate.counters.packet('syn-in')
-  if (packet.destinationPort === gate.settings.healthPort && gate.sockets.isOwnListener(packet.family, packet.destinationPort)) {
+  if (
+    packet.destinationPort === gate.settings.healthPort &&
+    gate.sockets.isOwnListener(packet.family, packet.destinationPort)
+  ) {
     claim(gate, bytes, packet, 'own', undefined)
     return pass(outcome)
   }
@@ -232,13 +245,7 @@ function noteReleased(gate: Gate, bytes: Buffer, packet: Packet): void {
 }
 
 /** What is wrong before the MAC was verified may come from anybody: silence. After it, it is the server's own word. */
-function settleBadSynAck(
-  gate: Gate,
-  refusal: Refusal,
-  bytes: Buffer,
-  packet: Packet,
-  outcome: Outcome,
-): void {
+function settleBadSynAck(gate: Gate, refusal: Refusal, bytes: Buffer, packet: Packet, outcome: Outcome): void {
   if (!denies(gate, 'egress', refusal, bytes, packet, '', undefined)) {
     noteReleased(gate, bytes, packet)
     return release(outcome, 0, stripPayload(bytes, packet, outcome.packet))
@@ -332,7 +339,7 @@ function repeatSynAck(gate: Gate, slot: HalfOpen, bytes: Buffer, packet: Packet,
   }
   slot.repeatedAt = gate.nowMilliseconds
   slot.repeats++
-  gate.counters.add('syn-ack-repeats', 1)
+  gate.counters.add('syn_ack_repeats_total')
   drop(outcome, '', buildRepeatedSynAck(gate, slot, bytes, packet, outcome.reply))
 }
 

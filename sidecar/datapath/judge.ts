@@ -1,18 +1,34 @@
 /** Decisions about peers: by their WIT where they showed one, else by what the directory says of their address. */
 import type { DirectoryEntry, ServiceBackend } from '../../api/identity.ts'
+import type { Cidr } from '../../policy/address.ts'
 import type { Decision, Direction, Peer, TrafficProtocol } from '../../policy/types.ts'
 import type { Refusal } from '../handshake/reasons.ts'
-import { addressText, type Gate, isClusterAddress, isNodeAddress } from './gate.ts'
+import { addressText, type GatePolicy, type GateSettings, isClusterAddress, isNodeAddress } from './gate.ts'
 import type { KnownPeer } from './peers.ts'
+
+/** What a judgement needs; a Gate has it, and so has whoever judges running connections. */
+export interface Judge {
+  readonly settings: Pick<GateSettings, 'peersWithoutIdentity' | 'nodeAccess' | 'probePorts'>
+  readonly clusterNetworks: readonly Cidr[]
+  readonly nodeAddresses: ReadonlySet<string>
+  readonly directory: { get(address: string): DirectoryEntry | 'unknown' | undefined }
+  readonly policy: GatePolicy | undefined
+}
 
 const NOT_SYNCED: Decision = { allowed: false, isolatedBy: [] }
 const NODE_RULE: Decision = { allowed: true, by: 'not-isolated' }
 
 /** The policies' decision for a peer whose WIT was verified. `port` is the destination's real one. */
-export function decideIdentified(gate: Gate, direction: Direction, peer: KnownPeer, family: 4 | 6, port: number): Decision {
+export function decideIdentified(
+  judge: Judge,
+  direction: Direction,
+  peer: KnownPeer,
+  family: 4 | 6,
+  port: number,
+): Decision {
   const asPeer = peer.asPeer[family]
-  if (!gate.policy || !asPeer) return NOT_SYNCED
-  return gate.policy.evaluator.decide(direction, peer.index, asPeer, 'TCP', port)
+  if (!judge.policy || !asPeer) return NOT_SYNCED
+  return judge.policy.evaluator.decide(direction, peer.index, asPeer, 'TCP', port)
 }
 
 /** What is known of a peer without a WIT. `unknown`: the directory has to be asked for `address` first. */
@@ -31,37 +47,43 @@ export interface Meeting {
 }
 
 /** Judges the peer at `bytes[at, at + addressBytes)` by its address. */
-export function judgeAddress(gate: Gate, meeting: Meeting, bytes: Buffer, at: number, addressBytes: number): Judgement {
+export function judgeAddress(
+  judge: Judge,
+  meeting: Meeting,
+  bytes: Buffer,
+  at: number,
+  addressBytes: number,
+): Judgement {
   const address = addressText(bytes, at, addressBytes)
-  if (isNodeAddress(gate, bytes, at, addressBytes)) return judgeNode(gate, meeting, address)
-  if (!isClusterAddress(gate, bytes, at, addressBytes)) return byAddress(gate, meeting, { kind: 'external', address })
-  if (gate.settings.peersWithoutIdentity === 'deny' && meeting.witExpected) {
-    return byAddress(gate, meeting, { kind: 'external', address }, 'no-wit')
+  if (isNodeAddress(judge, bytes, at, addressBytes)) return judgeNode(judge, meeting, address)
+  if (!isClusterAddress(judge, bytes, at, addressBytes)) return byAddress(judge, meeting, { kind: 'external', address })
+  if (judge.settings.peersWithoutIdentity === 'deny' && meeting.witExpected) {
+    return byAddress(judge, meeting, { kind: 'external', address }, 'no-wit')
   }
-  const entry = gate.directory.get(address)
+  const entry = judge.directory.get(address)
   if (entry === undefined) return { kind: 'unknown', address }
-  if (entry === 'unknown') return byAddress(gate, meeting, { kind: 'external', address }, 'peer-unknown')
-  return judgeEntry(gate, meeting, address, entry)
+  if (entry === 'unknown') return byAddress(judge, meeting, { kind: 'external', address }, 'peer-unknown')
+  return judgeEntry(judge, meeting, address, entry)
 }
 
-function judgeEntry(gate: Gate, meeting: Meeting, address: string, entry: DirectoryEntry): Judgement {
+function judgeEntry(judge: Judge, meeting: Meeting, address: string, entry: DirectoryEntry): Judgement {
   switch (entry.kind) {
     case 'pod': {
       const peer: Peer = { kind: 'attested', pod: entry.pod, address }
       if (entry.guarded && meeting.witExpected) {
         return { kind: 'decided', decision: NOT_SYNCED, peer, refusal: 'no-wit' }
       }
-      return { kind: 'decided', decision: decide(gate, meeting, peer, meeting.port), peer, refusal: 'policy' }
+      return { kind: 'decided', decision: decide(judge, meeting, peer, meeting.port), peer, refusal: 'policy' }
     }
     case 'service':
       return meeting.direction === 'egress'
-        ? judgeService(gate, meeting, address, entry)
-        : byAddress(gate, meeting, { kind: 'external', address })
+        ? judgeService(judge, meeting, address, entry)
+        : byAddress(judge, meeting, { kind: 'external', address })
     case 'node':
-      return byAddress(gate, meeting, { kind: 'node', address })
+      return byAddress(judge, meeting, { kind: 'node', address })
     case 'unmatched':
     case 'external':
-      return byAddress(gate, meeting, { kind: 'external', address })
+      return byAddress(judge, meeting, { kind: 'external', address })
   }
 }
 
@@ -70,7 +92,7 @@ function judgeEntry(gate: Gate, meeting: Meeting, address: string, entry: Direct
  * guarded ones where these would have shown a WIT.
  */
 function judgeService(
-  gate: Gate,
+  judge: Judge,
   meeting: Meeting,
   address: string,
   service: Extract<DirectoryEntry, { kind: 'service' }>,
@@ -80,14 +102,14 @@ function judgeService(
   const peerOfService: Peer = { kind: 'external', address }
   if (reached.length === 0) {
     const refusal = port && port.backends.length > 0 ? 'no-wit' : 'policy'
-    const decision = refusal === 'no-wit' ? NOT_SYNCED : decide(gate, meeting, peerOfService, meeting.port)
+    const decision = refusal === 'no-wit' ? NOT_SYNCED : decide(judge, meeting, peerOfService, meeting.port)
     return { kind: 'decided', decision, peer: peerOfService, refusal }
   }
   let decision: Decision = NOT_SYNCED
   let peer: Peer = peerOfService
   for (const backend of reached) {
     peer = peerOfBackend(backend)
-    decision = decide(gate, meeting, peer, backend.port)
+    decision = decide(judge, meeting, peer, backend.port)
     if (!decision.allowed) break
   }
   return { kind: 'decided', decision, peer, refusal: 'policy' }
@@ -100,21 +122,21 @@ function peerOfBackend(backend: ServiceBackend): Peer {
 }
 
 /** The Pod's own node: policy as an address first, then the exemption for the kubelet's probes. */
-function judgeNode(gate: Gate, meeting: Meeting, address: string): Judgement {
+function judgeNode(judge: Judge, meeting: Meeting, address: string): Judgement {
   const peer: Peer = { kind: 'node', address }
-  const decision = decide(gate, meeting, peer, meeting.port)
+  const decision = decide(judge, meeting, peer, meeting.port)
   if (decision.allowed || meeting.direction === 'egress') return { kind: 'decided', decision, peer, refusal: 'policy' }
   const exempt =
-    gate.settings.nodeAccess === 'all' ||
-    gate.settings.probePorts.some((probe) => probe.protocol === meeting.protocol && probe.port === meeting.port)
+    judge.settings.nodeAccess === 'all' ||
+    judge.settings.probePorts.some((probe) => probe.protocol === meeting.protocol && probe.port === meeting.port)
   return { kind: 'decided', decision: exempt ? NODE_RULE : decision, peer, refusal: 'policy' }
 }
 
-function byAddress(gate: Gate, meeting: Meeting, peer: Peer, refusal: Refusal = 'policy'): Judgement {
-  return { kind: 'decided', decision: decide(gate, meeting, peer, meeting.port), peer, refusal }
+function byAddress(judge: Judge, meeting: Meeting, peer: Peer, refusal: Refusal = 'policy'): Judgement {
+  return { kind: 'decided', decision: decide(judge, meeting, peer, meeting.port), peer, refusal }
 }
 
-function decide(gate: Gate, meeting: Meeting, peer: Peer, port: number): Decision {
-  if (!gate.policy) return NOT_SYNCED
-  return gate.policy.evaluator.decide(meeting.direction, 0, peer, meeting.protocol, port)
+function decide(judge: Judge, meeting: Meeting, peer: Peer, port: number): Decision {
+  if (!judge.policy) return NOT_SYNCED
+  return judge.policy.evaluator.decide(meeting.direction, 0, peer, meeting.protocol, port)
 }

@@ -38,10 +38,20 @@ export type ToWorker =
       readonly thumbprint: string
       readonly expiresAt: number
     }
-  | { readonly type: 'policies'; readonly version: number; readonly policies: readonly NetworkPolicy[]; readonly subject: Subject }
+  | {
+      readonly type: 'policies'
+      readonly version: number
+      readonly policies: readonly NetworkPolicy[]
+      readonly subject: Subject
+    }
   | { readonly type: 'ready'; readonly ready: boolean }
   /** Answers `verify`, which has the same key. */
-  | { readonly type: 'verified'; readonly key: string; readonly section: Uint8Array; readonly result: VerifiedPeer | Refusal }
+  | {
+      readonly type: 'verified'
+      readonly key: string
+      readonly section: Uint8Array
+      readonly result: VerifiedPeer | Refusal
+    }
   /** Answers `row`. */
   | { readonly type: 'row'; readonly key: string; readonly index: number; readonly port: number; readonly row: number }
   /** Answers `resolve`, and tells of changes; `unknown`: the issuer cannot be asked. */
@@ -50,7 +60,13 @@ export type ToWorker =
   /** WITs of this Pod issued at or before the time are refused. */
   | { readonly type: 'void'; readonly uid: string; readonly issuedBefore: number }
   /** WITs of this Pod issued at or before the time stand with another identity, which has its own row. */
-  | { readonly type: 'relabel'; readonly uid: string; readonly issuedBefore: number; readonly identity: PodIdentity; readonly index: number }
+  | {
+      readonly type: 'relabel'
+      readonly uid: string
+      readonly issuedBefore: number
+      readonly identity: PodIdentity
+      readonly index: number
+    }
   /** The trust bundle changed: WITs that did not verify may now, peers signed by other keys go. */
   | { readonly type: 'bundle'; readonly kids: readonly string[] }
   | { readonly type: 'stop' }
@@ -62,12 +78,5 @@ export type FromWorker =
   | { readonly type: 'row'; readonly key: string; readonly index: number; readonly port: number }
   | { readonly type: 'policies-applied'; readonly version: number }
   | { readonly type: 'refusal'; readonly report: RefusalReport }
-  | { readonly type: 'counters'; readonly values: CounterValues; readonly gauges: WorkerGauges }
+  | { readonly type: 'counters'; readonly values: CounterValues }
   | { readonly type: 'failed'; readonly message: string }
-
-export interface WorkerGauges {
-  readonly peers: number
-  readonly halfOpen: number
-  readonly held: number
-  readonly queueOverflows: number
-}

@@ -29,10 +29,7 @@ function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome):
   gate.counters.packet('syn-out')
   const at = packet.destinationOffset
   const address = addressText(bytes, at, packet.addressBytes)
-  if (
-    gate.ownEndpoints.has(`${address} ${packet.destinationPort}`) &&
-    gate.sockets.isOwnConnection(bytes, packet)
-  ) {
+  if (gate.ownEndpoints.has(`${address} ${packet.destinationPort}`) && gate.sockets.isOwnConnection(bytes, packet)) {
     gate.counters.released('egress', 'own')
     return release(outcome, MARK_OWN)
   }
@@ -44,7 +41,8 @@ function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome):
     return pass(outcome)
   }
   const node = isNodeAddress(gate, bytes, at, packet.addressBytes)
-  if (node || !isClusterAddress(gate, bytes, at, packet.addressBytes)) return handleSynToOutside(gate, bytes, packet, outcome)
+  if (node || !isClusterAddress(gate, bytes, at, packet.addressBytes))
+    return handleSynToOutside(gate, bytes, packet, outcome)
 
   if (gate.policy && !gate.policy.tcpEgressPossible) {
     const judgement = judgeAddress(

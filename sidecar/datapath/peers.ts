@@ -32,11 +32,7 @@ export interface PeerTable {
 }
 
 /** Keeps at most `maximumPeers` peers and `maximumRefused` refused WITs, the oldest forgotten first. */
-export function createPeerTable(
-  maximumPeers: number,
-  maximumRefused: number,
-  refusedMilliseconds: number,
-): PeerTable {
+export function createPeerTable(maximumPeers: number, maximumRefused: number, refusedMilliseconds: number): PeerTable {
   const bySection = new Map<string, KnownPeer>()
   const byHash = new Map<string, KnownPeer>()
   const byAddress = new Map<string, KnownPeer>()
@@ -56,11 +52,7 @@ export function createPeerTable(
   return {
     findBySection(bytes, start, end, now) {
       // Most packets in a row come from one peer: comparing bytes is cheaper than hashing them.
-      if (
-        last !== undefined &&
-        last.section.length === end - start &&
-        last.section.compare(bytes, start, end) === 0
-      ) {
+      if (last !== undefined && last.section.length === end - start && last.section.compare(bytes, start, end) === 0) {
         return last
       }
       const key = bytes.toString('latin1', start, end)

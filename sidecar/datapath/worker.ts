@@ -21,6 +21,7 @@ import {
 import { openQueueSocket } from '../netlink/queue-socket.ts'
 import { openRawSocket } from '../netlink/raw-socket.ts'
 import { createPacket, decodePacket, PROTOCOL_TCP } from '../packet/decode.ts'
+import { createBoundedMap } from './bounded-map.ts'
 import {
   HOLD_MILLISECONDS,
   MAXIMUM_DIRECTORY_ENTRIES,
@@ -32,7 +33,6 @@ import {
   RECEIVE_TIMEOUT_MILLISECONDS,
   VERDICT_BATCH,
 } from './bounds.ts'
-import { createBoundedMap } from './bounded-map.ts'
 import { applyMessage } from './control-messages.ts'
 import { handleDatagram } from './datagrams.ts'
 import { createGate, denies } from './gate.ts'
@@ -78,6 +78,7 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): void {
 
   /** Sends the reply, if any, and appends the verdict for the outcome. */
   function answer(queueNumber: number, id: number): void {
+    gate.counters.verdict(outcome.action)
     if (outcome.replyBytes > 0) sendReply()
     let mark = 0
     let verdict = NF_ACCEPT
@@ -109,7 +110,7 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): void {
       outcome.replyBytes,
       family === 4 ? outcome.reply.subarray(16, 20) : outcome.reply.subarray(24, 40),
     )
-    if (sent < 0) gate.counters.add('raw-send-failures', 1)
+    if (sent < 0) gate.counters.add('raw_send_failures_total')
   }
 
   function judge(bytes: Buffer, queueNumber: number, id: number, hook: number, mark: number): void {
@@ -187,18 +188,18 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): void {
     packetsSince = 0
     tell({
       type: 'counters',
-      values: gate.counters.values(),
-      gauges: {
-        peers: gate.peers.size(),
-        halfOpen: gate.halfOpen.size(),
-        held: held.size(),
-        queueOverflows: queue.counters.noBuffers + queue.drops(),
+      values: {
+        ...gate.counters.values(),
+        known_peers: gate.peers.size(),
+        half_open_connections: gate.halfOpen.size(),
+        held_packets: held.size(),
+        queue_overflow_total: queue.counters.noBuffers + queue.drops(),
       },
     })
   }
 
-  queue.bind(data.queueTcp, { copyRange: QUEUE_COPY_BYTES, maximumLength: QUEUE_TCP_PACKETS })
-  queue.bind(data.queueOther, { copyRange: QUEUE_COPY_BYTES, maximumLength: QUEUE_OTHER_PACKETS })
+  queue.bind(data.queueTcp, { copyRange: QUEUE_COPY_BYTES, maximumLength: QUEUE_TCP_PACKETS, flags: 0 })
+  queue.bind(data.queueOther, { copyRange: QUEUE_COPY_BYTES, maximumLength: QUEUE_OTHER_PACKETS, flags: 0 })
   tell({ type: 'bound', fd: queue.fd })
 
   for (;;) {

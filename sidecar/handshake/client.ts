@@ -2,10 +2,10 @@
  * The client half of the handshake: SYN out with our WIT, SYN-ACK in with the server's WIT and MAC, our proof.
  * Stateless: nonce_c is recomputed from the SYN-ACK. Pure: packets in, packets and reasons out.
  */
-import { sumBytes } from '../packet/checksum.ts'
 
-import { FLAG_ACK, type Packet } from '../packet/decode.ts'
 import { buildTcp } from '../packet/build.ts'
+import { sumBytes } from '../packet/checksum.ts'
+import { FLAG_ACK, type Packet } from '../packet/decode.ts'
 import { replacePayload } from '../packet/rewrite.ts'
 import {
   encodeProofFrame,

@@ -84,12 +84,7 @@ function isWitSection(bytes: Uint8Array, at: number, end: number): boolean {
  */
 export function decodeFrame(bytes: Uint8Array, start: number, end: number, frame: Frame): 'ok' | FrameFailure {
   if (end - start < 8 || end > bytes.length) return 'none'
-  if (
-    bytes[start] !== 0x53 ||
-    bytes[start + 1] !== 0x59 ||
-    bytes[start + 2] !== 0x4e ||
-    bytes[start + 3] !== 0x47
-  ) {
+  if (bytes[start] !== 0x53 || bytes[start + 1] !== 0x59 || bytes[start + 2] !== 0x4e || bytes[start + 3] !== 0x47) {
     return 'none'
   }
   frame.start = start

@@ -84,7 +84,13 @@ export interface Transcript {
 }
 
 /** Writes MAC(role, transcript) to `out` at `offset`: 32 bytes. */
-export function computeProof(mac: MacState, role: number, transcript: Transcript, out: Uint8Array, offset: number): void {
+export function computeProof(
+  mac: MacState,
+  role: number,
+  transcript: Transcript,
+  out: Uint8Array,
+  offset: number,
+): void {
   message[0] = role
   message[1] = transcript.version
   let at = 2
@@ -111,7 +117,13 @@ export function verifyProof(
 }
 
 /** Writes client and server endpoints of a packet that the client sent (source = client) as a MAC covers them. */
-export function writeEndpoints(bytes: Uint8Array, packet: Packet, fromClient: boolean, out: Buffer, offset: number): void {
+export function writeEndpoints(
+  bytes: Uint8Array,
+  packet: Packet,
+  fromClient: boolean,
+  out: Buffer,
+  offset: number,
+): void {
   const clientAt = fromClient ? packet.sourceOffset : packet.destinationOffset
   const serverAt = fromClient ? packet.destinationOffset : packet.sourceOffset
   let at = offset

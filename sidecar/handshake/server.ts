@@ -7,15 +7,7 @@ import { sumBytes } from '../packet/checksum.ts'
 import type { Packet } from '../packet/decode.ts'
 import { replacePayload } from '../packet/rewrite.ts'
 import { holdsAddress } from './client.ts'
-import {
-  ADDRESSES_AT,
-  type Frame,
-  MAC_AT,
-  NONCE_AT,
-  NONCE_BYTES,
-  PROOF_BYTES,
-  synAckWitAt,
-} from './frame.ts'
+import { ADDRESSES_AT, type Frame, MAC_AT, NONCE_AT, NONCE_BYTES, PROOF_BYTES, synAckWitAt } from './frame.ts'
 import type { MacState } from './hmac.ts'
 import { type OwnIdentity, type PeerIdentity, pairKeys } from './keys.ts'
 import {
@@ -157,4 +149,3 @@ export function verifyProofPacket(
 export function proofClientIsn(packet: Packet): number {
   return (packet.sequence + PROOF_BYTES - 1) >>> 0
 }
-

@@ -47,13 +47,21 @@ describe('metrics', () => {
 
   it('name the keys of a snapshot that are no metric, and take the rest', async () => {
     const metrics = createMetrics()
-    const bad = ['nothing', 'verdicts_total', 'verdicts_total|a|b', 'policy_swap_seconds', '', '__proto__', 'half_open']
-    const snapshot = Object.fromEntries(bad.map((key) => [key, key === 'half_open' ? Number.NaN : 1]))
+    const bad = [
+      'nothing',
+      'verdicts_total',
+      'verdicts_total|a|b',
+      'policy_swap_seconds',
+      '',
+      '__proto__',
+      'half_open_connections',
+    ]
+    const snapshot = Object.fromEntries(bad.map((key) => [key, key === 'half_open_connections' ? Number.NaN : 1]))
     Object.defineProperty(snapshot, '__proto__', { value: 1, enumerable: true })
-    expect(metrics.setFromSnapshot({ ...snapshot, [sampleKey('pair_keys')]: 7 })).toEqual(
+    expect(metrics.setFromSnapshot({ ...snapshot, [sampleKey('known_peers')]: 7 })).toEqual(
       bad.filter((key) => Object.hasOwn(snapshot, key)),
     )
-    expect(await value(metrics, 'synguard_pair_keys')).toBe(7)
+    expect(await value(metrics, 'synguard_known_peers')).toBe(7)
   })
 
   it('are typed: each is there by its name', async () => {

@@ -1,0 +1,154 @@
+/**
+ * Judges the running connections again after something changed: policies, labels, a void WIT, the mode. Those no
+ * longer allowed are marked revoked in the kernel and their local sockets destroyed, so that both ends learn of it at
+ * once; the others are not touched.
+ */
+import type { PodIdentity } from '../../api/identity.ts'
+import { MARK_INDEX, MARK_OWN, MARK_RELEASED, MARK_REVOKED } from '../../api/marks.ts'
+import { formatAddress } from '../../policy/address.ts'
+import type { Decision, Direction, Peer, TrafficProtocol } from '../../policy/types.ts'
+import { type Judge, judgeAddress } from '../datapath/judge.ts'
+import type { Conntrack, MarkUpdate } from '../netlink/conntrack.ts'
+import type { ConntrackTuple, Flow } from '../netlink/flow.ts'
+import type { SockDiag } from '../netlink/sock-diag.ts'
+import { PROTOCOL_TCP, PROTOCOL_UDP } from '../packet/decode.ts'
+import type { IdentityTable } from './identity-table.ts'
+
+export interface FlowReviewOptions {
+  readonly conntrack: Pick<Conntrack, 'dump' | 'updateMarks'>
+  readonly sockDiag: Pick<SockDiag, 'destroySocket'>
+  readonly table: Pick<IdentityTable, 'get'>
+  readonly judge: Judge
+  /** This Pod's addresses, canonical text. */
+  readonly podAddresses: ReadonlySet<string>
+  /** The identity that stands for a row now: void WITs have none, relabelled ones another. */
+  readonly currentIdentity: (identity: PodIdentity, issuedAt: number) => PodIdentity | 'void'
+  /** Makes the directory's entry of an address known to the judge, where the issuer can be asked. */
+  readonly resolve: (address: string) => Promise<void>
+}
+
+export interface FlowReview {
+  readonly reviewed: number
+  readonly revoked: Readonly<Record<Direction, number>>
+  /** Indexes that released connections carry. */
+  readonly inUse: ReadonlySet<number>
+}
+
+/** Judges all released connections, twice: those released while the first pass ran are in the second. */
+export async function reviewFlows(options: FlowReviewOptions): Promise<FlowReview> {
+  const first = await reviewOnce(options)
+  const second = await reviewOnce(options)
+  return {
+    reviewed: first.reviewed,
+    revoked: {
+      ingress: first.revoked.ingress + second.revoked.ingress,
+      egress: first.revoked.egress + second.revoked.egress,
+    },
+    inUse: second.inUse,
+  }
+}
+
+async function reviewOnce(options: FlowReviewOptions): Promise<FlowReview> {
+  const flows: Flow[] = []
+  options.conntrack.dump({ mark: MARK_RELEASED, mask: (MARK_RELEASED | MARK_REVOKED) >>> 0 }, (flow) =>
+    flows.push(flow),
+  )
+  const unknown = new Set<string>()
+  const denied: { flow: Flow; direction: Direction }[] = []
+  const inUse = new Set<number>()
+  for (const flow of flows) {
+    inUse.add(flow.mark & MARK_INDEX)
+    const direction = directionOf(flow, options.podAddresses)
+    if ((flow.mark & MARK_OWN) !== 0 || direction === undefined) continue
+    const decision = decideFlow(options, flow, direction)
+    if (typeof decision === 'string') unknown.add(decision)
+    else if (!decision.allowed) denied.push({ flow, direction })
+  }
+  if (unknown.size > 0) {
+    await Promise.all([...unknown].map(options.resolve))
+    for (const flow of flows) {
+      const direction = directionOf(flow, options.podAddresses)
+      if (direction === undefined || !unknown.has(remoteAddress(flow, direction))) continue
+      const decision = decideFlow(options, flow, direction)
+      // Still unknown: the issuer cannot be asked. What was allowed before stays: nothing says that it changed.
+      if (typeof decision !== 'string' && !decision.allowed) denied.push({ flow, direction })
+    }
+  }
+  revoke(
+    options,
+    denied.map(({ flow }) => flow),
+  )
+  return {
+    reviewed: flows.length,
+    revoked: {
+      ingress: denied.filter(({ direction }) => direction === 'ingress').length,
+      egress: denied.filter(({ direction }) => direction === 'egress').length,
+    },
+    inUse,
+  }
+}
+
+/** The end that opened the connection tells the direction; undefined for the Pod's traffic with itself. */
+function directionOf(flow: Flow, podAddresses: ReadonlySet<string>): Direction | undefined {
+  const fromUs = podAddresses.has(formatAddress(flow.original.source))
+  const toUs = podAddresses.has(formatAddress(flow.original.destination))
+  if (fromUs === toUs) return undefined
+  return fromUs ? 'egress' : 'ingress'
+}
+
+function remoteAddress(flow: Flow, direction: Direction): string {
+  return formatAddress(direction === 'egress' ? flow.original.destination : flow.original.source)
+}
+
+const VOID: Decision = { allowed: false, isolatedBy: [] }
+
+/** The decision, or the address that the directory has to be asked for first. */
+function decideFlow(options: FlowReviewOptions, flow: Flow, direction: Direction): Decision | string {
+  const protocol = protocolOf(flow.original)
+  const port = flow.original.destinationPort
+  const index = flow.mark & MARK_INDEX
+  if (index === 0) {
+    const remote = direction === 'egress' ? flow.original.destination : flow.original.source
+    const meeting = { direction, protocol, port, witExpected: protocol === 'TCP' } as const
+    const judgement = judgeAddress(options.judge, meeting, Buffer.from(remote), 0, remote.length)
+    return judgement.kind === 'unknown' ? judgement.address : judgement.decision
+  }
+  const row = options.table.get(index)
+  // A row that is gone says nothing for the connection: fail closed.
+  if (!row || !options.judge.policy) return VOID
+  const identity = options.currentIdentity(row.identity, row.issuedAt)
+  if (identity === 'void') return VOID
+  const peer: Peer = { kind: 'identified', pod: identity, address: addressOf(identity, flow.original.family) }
+  const key = identity === row.identity && row.port === 0 ? index : 0
+  return options.judge.policy.evaluator.decide(direction, key, peer, protocol, row.port === 0 ? port : row.port)
+}
+
+function addressOf(identity: PodIdentity, family: 4 | 6): string {
+  return identity.addresses.find((address) => address.includes(':') === (family === 6)) ?? ''
+}
+
+function protocolOf(tuple: ConntrackTuple): TrafficProtocol {
+  if (tuple.protocol === PROTOCOL_TCP) return 'TCP'
+  if (tuple.protocol === PROTOCOL_UDP) return 'UDP'
+  return tuple.protocol === 132 ? 'SCTP' : 'other'
+}
+
+function revoke(options: FlowReviewOptions, flows: readonly Flow[]): void {
+  if (flows.length === 0) return
+  const mask = (MARK_RELEASED | MARK_REVOKED) >>> 0
+  const updates: MarkUpdate[] = flows.map(({ original }) => ({ tuple: original, mark: MARK_REVOKED, mask }))
+  options.conntrack.updateMarks(updates)
+  for (const { original } of flows) {
+    if (original.protocol !== PROTOCOL_TCP) continue
+    const fromUs = options.podAddresses.has(formatAddress(original.source))
+    // Where the kernel cannot destroy sockets, the revoked mark resets the connection at its next packet.
+    options.sockDiag.destroySocket({
+      family: original.family,
+      protocol: PROTOCOL_TCP,
+      local: fromUs ? original.source : original.destination,
+      localPort: fromUs ? original.sourcePort : original.destinationPort,
+      remote: fromUs ? original.destination : original.source,
+      remotePort: fromUs ? original.destinationPort : original.sourcePort,
+    })
+  }
+}

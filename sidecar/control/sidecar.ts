@@ -1,0 +1,495 @@
+/** The control plane of one sidecar: what it holds, what it tells the packet path, and what makes it ready. */
+import type { DirectoryEntry, Mode, PodIdentity, StreamMessage, TrustBundle, VoidEntry } from '../../api/identity.ts'
+import { PATH_CREDENTIALS, PATH_STATE, QUEUE_OTHER, QUEUE_TCP, SIDECAR_UID } from '../../api/names.ts'
+import { formatAddress } from '../../policy/address.ts'
+import { compile } from '../../policy/compile.ts'
+import type { NetworkPolicy, Subject } from '../../policy/types.ts'
+import { createGatePolicy, type GatePolicy, type GateSettings, type RefusalReport } from '../datapath/gate.ts'
+import type { FromWorker, ToWorker } from '../datapath/messages.ts'
+import { encodeWitSection } from '../handshake/frame.ts'
+import { REFUSALS } from '../handshake/reasons.ts'
+import { openConntrack } from '../netlink/conntrack.ts'
+import { readNetwork } from '../netlink/route.ts'
+import { openSockDiag } from '../netlink/sock-diag.ts'
+import { findInstalled, rulesDiffer } from '../rules/apply.ts'
+import { type FlowReview, reviewFlows } from './flow-review.ts'
+import { type Condition, createHealthServer } from './health.ts'
+import { authenticateRequest, createIdentityClient, type OwnIdentity } from './identity-client.ts'
+import { openIdentityTable } from './identity-table.ts'
+import { createIssuerHttp } from './issuer-http.ts'
+import { parseTrustBundle } from './issuer-messages.ts'
+import { createLimitedLog, createLog } from './log.ts'
+import { createMetrics } from './metrics.ts'
+import { createPeersClient } from './peers-client.ts'
+import type { PolicySource } from './policies/source.ts'
+import type { SidecarSettings } from './settings.ts'
+import { createStreamClient } from './stream-client.ts'
+import { createVerifier, relabelled } from './verifier.ts'
+import { startWorker } from './worker-supervisor.ts'
+
+/** How far clocks in the cluster may differ. */
+const SKEW_SECONDS = 120
+const RULES_CHECK_MILLISECONDS = 30_000
+/** Above this many rows of the identity table the expired ones are freed. */
+const PRUNE_ROWS = 10_000
+const DIRECTORY_CHECK_MILLISECONDS = 1_000
+
+/** Starts everything; returns once the health server listens. Throws where the kernel or the files refuse. */
+export async function startSidecar(settings: SidecarSettings, source: PolicySource, workerScript: URL): Promise<void> {
+  const log = createLog({
+    level: settings.logLevel,
+    pod: settings.pod.name,
+    namespace: settings.pod.namespace,
+  })
+  const refusals = createLimitedLog({ log })
+  const metrics = createMetrics()
+  const now = Date.now
+  const random = Math.random
+
+  const podAddresses = new Set(settings.podAddresses)
+  let mode: Mode = settings.mode
+  let identity: OwnIdentity | undefined
+  let generation = 0
+  let bundle: TrustBundle | undefined
+  let policies: readonly NetworkPolicy[] = []
+  let policiesSynced = false
+  let policyVersion = 0
+  let judgePolicy: GatePolicy | undefined
+  let ready = false
+  let rules: Condition = { name: 'rules', ok: false, reason: 'not checked yet' }
+  const voids = new Map<string, VoidEntry>()
+
+  const gateSettings = (): GateSettings => ({
+    mode,
+    peersWithoutIdentity: settings.peersWithoutIdentity,
+    nodeAccess: settings.nodeAccess,
+    refusal: settings.refusal,
+    clusterNetworks: settings.clusterNetworks,
+    nodeAddresses: nodeAddresses(settings),
+    probePorts: settings.probePorts,
+    healthPort: settings.healthPort,
+    ownEndpoints: [{ address: settings.issuer.address, port: settings.issuer.port }],
+    skewSeconds: SKEW_SECONDS,
+    mtu: smallestMtu(),
+  })
+
+  const table = openIdentityTable(PATH_STATE, (error) =>
+    log.error({ error: error.message }, 'identity table not written'),
+  )
+  const http = createIssuerHttp({
+    address: settings.issuer.address,
+    port: settings.issuer.port,
+    name: settings.issuer.name,
+    caPath: `${PATH_CREDENTIALS}/ca.crt`,
+    now,
+    onResult: (endpoint, code) => metrics.byName.issuer_requests_total.inc({ endpoint, code }),
+  })
+  const authenticate = (path: string) => authenticateRequest(identity, path, now())
+  const issuer = `https://${settings.issuer.name}`
+
+  const verifier = createVerifier({
+    table,
+    trustDomain: settings.trustDomain,
+    issuer,
+    skewSeconds: SKEW_SECONDS,
+    bundle: () => bundle,
+    fetchBundle,
+    now,
+    onResult: (result) => metrics.byName.wit_verifications_total.inc({ result }),
+  })
+
+  async function fetchBundle(): Promise<void> {
+    try {
+      setBundle(parseTrustBundle(await http.send({ method: 'GET', path: '/v1/bundle', timeoutMs: 5_000 })))
+    } catch (error) {
+      log.warn({ error: (error as Error).message }, 'trust bundle not fetched')
+    }
+  }
+
+  function setBundle(next: TrustBundle): void {
+    bundle = next
+    worker.tell({ type: 'bundle', kids: next.keys.map(({ kid }) => kid) })
+  }
+
+  // ---- the packet path ----
+
+  const worker = startWorker({
+    script: workerScript,
+    data: () => ({ settings: gateSettings(), queueTcp: QUEUE_TCP, queueOther: QUEUE_OTHER }),
+    briefing: () => [
+      ...(identity ? [ownMessage(identity, generation)] : []),
+      ...policyMessages(),
+      { type: 'ready', ready },
+    ],
+    onMessage: (message) => void onWorkerMessage(message),
+    onRestart: () => metrics.byName.worker_restarts_total.inc(),
+    log,
+  })
+
+  async function onWorkerMessage(message: FromWorker): Promise<void> {
+    switch (message.type) {
+      case 'bound':
+        return updateReady()
+      case 'verify': {
+        const result = await verifier.verify(message.section)
+        return worker.tell({ type: 'verified', key: message.key, section: message.section, result })
+      }
+      case 'resolve': {
+        const answer = await peers.ask(message.address)
+        const entry = answer.kind === 'known' ? answer.entry : 'unknown'
+        return tellDirectory(message.address, entry)
+      }
+      case 'row': {
+        const base = table.get(message.index)
+        const row = base && table.obtain({ ...base, port: message.port })
+        // Without a row the connection is not released; its held packet expires and is repeated.
+        if (row)
+          worker.tell({ type: 'row', key: message.key, index: message.index, port: message.port, row: row.index })
+        return
+      }
+      case 'policies-applied':
+        return void review('policy')
+      case 'refusal':
+        return logRefusal(message.report)
+      case 'counters': {
+        const unknown = metrics.setFromSnapshot(message.values, `worker ${worker.generation()}`)
+        if (unknown.length > 0) log.warn({ unknown }, 'counters without a metric')
+        metrics.byName.identity_table_rows.set(table.size())
+        return
+      }
+      case 'failed':
+        return log.error({ error: message.message }, 'data path failed')
+    }
+  }
+
+  function logRefusal(report: RefusalReport): void {
+    const { enforced, ...fields } = report
+    const remote = report.direction === 'ingress' ? report.source : report.destination
+    const key = `${report.direction} ${report.refusal} ${report.peer || remote} ${report.destinationPort}`
+    refusals.report(
+      'warn',
+      key,
+      { ...fields, reason: REFUSALS[report.refusal] },
+      enforced ? 'connection refused' : 'connection would be refused',
+    )
+  }
+
+  // ---- the directory ----
+
+  const told = new Set<string>()
+  const peers = createPeersClient({
+    http,
+    authenticate,
+    now,
+    onUnsubscribed: () => stream.reconnect(),
+    onEntry: (address, entry) => {
+      if (told.has(address)) tellDirectory(address, entry)
+    },
+  })
+
+  function tellDirectory(address: string, entry: DirectoryEntry | 'unknown'): void {
+    if (entry === 'unknown') told.delete(address)
+    else told.add(address)
+    worker.tell({ type: 'resolved', address, entry })
+  }
+
+  // An entry that is no longer known to be right is asked for anew at the next packet.
+  setInterval(() => {
+    for (const address of told) {
+      if (peers.peek(address) !== undefined) continue
+      told.delete(address)
+      worker.tell({ type: 'forget-address', address })
+    }
+  }, DIRECTORY_CHECK_MILLISECONDS)
+
+  // ---- identity and stream ----
+
+  const identities = createIdentityClient({
+    http,
+    tokenPath: `${PATH_CREDENTIALS}/token`,
+    pod: settings.pod,
+    trustDomain: settings.trustDomain,
+    issuer,
+    skewSeconds: SKEW_SECONDS,
+    now,
+    random,
+    log,
+    onIdentity: (next) => {
+      const relabelledSubject = identity === undefined || subjectKey(identity) !== subjectKey(next)
+      identity = next
+      generation++
+      metrics.byName.identity_renewals_total.inc({ result: 'ok' })
+      metrics.byName.identity_expiry_timestamp_seconds.set(next.verified.expiresAt)
+      setBundle(next.bundle)
+      worker.tell(ownMessage(next, generation))
+      if (relabelledSubject) applyPolicies()
+      updateReady()
+      stream.start()
+    },
+    onFailure: (error) => {
+      metrics.byName.identity_renewals_total.inc({ result: error.code })
+      updateReady()
+    },
+  })
+
+  const stream = createStreamClient({
+    http,
+    authenticate,
+    holding: () => ({ bundle: bundle?.keys.map(({ kid }) => kid) ?? [], addresses: peers.addresses() }),
+    onMessage: (message, sent) => {
+      if (message.type === 'hello') peers.streamOpened(sent.addresses)
+      onStreamMessage(message)
+    },
+    onState: (connected) => {
+      metrics.byName.stream_connected.set(connected ? 1 : 0)
+      if (!connected) peers.streamLost()
+    },
+    onLine: (type) => metrics.byName.stream_messages_total.inc({ type }),
+    log,
+    random,
+  })
+
+  function onStreamMessage(message: Exclude<StreamMessage, { type: 'ping' }>): void {
+    switch (message.type) {
+      case 'hello':
+        setBundle(message.bundle)
+        setMode(message.mode)
+        for (const entry of message.voids) addVoid(entry)
+        return void review('stream')
+      case 'renew':
+        return identities.renew('labels changed')
+      case 'bundle':
+        return setBundle(message.bundle)
+      case 'void':
+        addVoid(message.void)
+        return void review('void')
+      case 'directory':
+        peers.update(message.address, message.entry)
+        return void review('directory')
+      case 'mode':
+        return setMode(message.mode)
+    }
+  }
+
+  function setMode(next: Mode): void {
+    if (next === mode) return
+    log.info({ from: mode, to: next }, 'mode changed')
+    mode = next
+    worker.tell({ type: 'settings', settings: gateSettings() })
+    void review('mode')
+  }
+
+  function addVoid(entry: VoidEntry): void {
+    verifier.addVoid(entry)
+    voids.set(entry.uid, entry)
+    if (entry.uid === settings.pod.uid) return identities.renew('void')
+    if (!entry.labels && !entry.namespaceLabels) {
+      return worker.tell({ type: 'void', uid: entry.uid, issuedBefore: entry.iatBefore })
+    }
+    for (const row of table.rows()) {
+      if (row.identity.uid !== entry.uid || row.issuedAt > entry.iatBefore || row.port !== 0) continue
+      const next = relabelled(row.identity, entry)
+      const fresh = table.obtain({ ...row, identity: next })
+      if (!fresh) continue
+      worker.tell({
+        type: 'relabel',
+        uid: entry.uid,
+        issuedBefore: entry.iatBefore,
+        identity: next,
+        index: fresh.index,
+      })
+      break
+    }
+  }
+
+  function currentIdentity(of: PodIdentity, issuedAt: number): PodIdentity | 'void' {
+    const entry = voids.get(of.uid)
+    if (!entry || issuedAt > entry.iatBefore) return of
+    return entry.labels || entry.namespaceLabels ? relabelled(of, entry) : 'void'
+  }
+
+  // ---- policies ----
+
+  source.start({
+    onChange: (set) => {
+      policies = set.policies
+      policiesSynced = set.synced
+      metrics.byName.policy_count.set(policies.length)
+      metrics.byName.policies_synced.set(policiesSynced ? 1 : 0)
+      applyPolicies()
+      updateReady()
+    },
+    onError: (error) => {
+      metrics.byName.policy_errors_total.inc({ code: error.code })
+      log.error({ code: error.code, error: error.message }, 'policies not read')
+    },
+  })
+
+  function applyPolicies(): void {
+    policyVersion++
+    for (const message of policyMessages()) worker.tell(message)
+    if (identity) judgePolicy = createGatePolicy(compile(policies, subjectOf(identity)))
+  }
+
+  function policyMessages(): ToWorker[] {
+    if (!identity || !policiesSynced) return []
+    return [{ type: 'policies', version: policyVersion, policies, subject: subjectOf(identity) }]
+  }
+
+  // ---- running connections ----
+
+  const conntrack = openConntrack()
+  const sockDiag = openSockDiag()
+  let reviewing: Promise<unknown> | undefined
+  let reviewAgain = false
+
+  /** One review at a time; what changes meanwhile is in the next. */
+  async function review(cause: string): Promise<void> {
+    if (reviewing) {
+      reviewAgain = true
+      return
+    }
+    const started = now()
+    reviewing = runReview(cause)
+    await reviewing
+    reviewing = undefined
+    if (cause === 'policy') metrics.byName.policy_swap_seconds.observe((now() - started) / 1000)
+    if (reviewAgain) {
+      reviewAgain = false
+      await review(cause)
+    }
+  }
+
+  async function runReview(cause: string): Promise<void> {
+    if (mode !== 'enforce' || !judgePolicy) return
+    const view = gateSettings()
+    try {
+      const result: FlowReview = await reviewFlows({
+        conntrack,
+        sockDiag,
+        table,
+        podAddresses,
+        currentIdentity,
+        judge: {
+          settings: view,
+          clusterNetworks: view.clusterNetworks,
+          nodeAddresses: new Set(view.nodeAddresses),
+          directory: { get: (address) => peers.peek(address) },
+          policy: judgePolicy,
+        },
+        resolve: async (address) => void (await peers.ask(address)),
+      })
+      for (const direction of ['ingress', 'egress'] as const) {
+        metrics.byName.revoked_flows_total.inc({ direction, cause }, result.revoked[direction])
+      }
+      const { ingress, egress } = result.revoked
+      if (ingress + egress > 0) log.info({ cause, reviewed: result.reviewed, ingress, egress }, 'connections revoked')
+      if (table.size() > PRUNE_ROWS) table.prune(result.inUse, now() / 1000 - SKEW_SECONDS)
+    } catch (error) {
+      log.error({ cause, error: (error as Error).message }, 'running connections not reviewed')
+    }
+  }
+
+  // ---- readiness ----
+
+  function conditions(): Condition[] {
+    const held = identities.current()
+    const valid = held !== undefined && held.expiresAtMs + SKEW_SECONDS * 1000 > now()
+    return [
+      worker.bound()
+        ? { name: 'queue', ok: true, reason: 'the queues are bound' }
+        : { name: 'queue', ok: false, reason: 'the packet path is not running' },
+      valid
+        ? { name: 'identity', ok: true, reason: `held until ${new Date(held.expiresAtMs).toISOString()}` }
+        : { name: 'identity', ok: false, reason: held ? 'expired: the issuer cannot be reached' : 'none obtained yet' },
+      policiesSynced
+        ? { name: 'policies', ok: true, reason: `${policies.length} policies stand` }
+        : { name: 'policies', ok: false, reason: 'not read in full yet' },
+      rules,
+    ]
+  }
+
+  function updateReady(): void {
+    const next = identity !== undefined && policiesSynced
+    if (next !== ready) {
+      ready = next
+      worker.tell({ type: 'ready', ready })
+    }
+    const all = conditions()
+    for (const { name, ok } of all) metrics.byName.condition.set({ condition: name }, ok ? 1 : 0)
+    metrics.byName.ready.set(all.every(({ ok }) => ok) ? 1 : 0)
+  }
+
+  async function checkRules(): Promise<void> {
+    try {
+      const installed = await findInstalled()
+      const differences = installed
+        ? await rulesDiffer({
+            ...installed,
+            options: {
+              queueTcp: QUEUE_TCP,
+              queueOther: QUEUE_OTHER,
+              sidecarUid: SIDECAR_UID,
+              refusal: settings.refusal,
+            },
+          })
+        : ['no rules of Synguard are installed']
+      if (differences.length > 0) {
+        metrics.byName.rules_mismatch_total.inc()
+        log.error({ differences }, 'rules differ')
+      }
+      rules = {
+        name: 'rules',
+        ok: differences.length === 0,
+        reason: differences.length === 0 ? 'as installed' : differences.slice(0, 3).join('; '),
+      }
+    } catch (error) {
+      rules = { name: 'rules', ok: false, reason: (error as Error).message }
+    }
+    updateReady()
+  }
+
+  await createHealthServer({
+    port: settings.healthPort,
+    live: () => [{ name: 'worker', ok: worker.bound(), reason: worker.bound() ? 'running' : 'not running' }],
+    conditions,
+    registry: metrics.registry,
+  })
+  identities.start()
+  void checkRules()
+  setInterval(() => void checkRules(), RULES_CHECK_MILLISECONDS)
+  log.info({ mode, policySource: settings.policySource.kind }, 'sidecar started')
+}
+
+function ownMessage(identity: OwnIdentity, generation: number): ToWorker {
+  return {
+    type: 'own',
+    uid: identity.verified.identity.uid,
+    generation,
+    witSection: encodeWitSection(identity.parts),
+    witHash: identity.verified.sha256,
+    privateKey: identity.privateKey,
+    thumbprint: identity.verified.cnfThumbprint,
+    expiresAt: identity.verified.expiresAt,
+  }
+}
+
+function subjectOf(identity: OwnIdentity): Subject {
+  const { namespace, labels, ports, uid } = identity.verified.identity
+  return { namespace, labels, ports, uid }
+}
+
+function subjectKey(identity: OwnIdentity): string {
+  return JSON.stringify(subjectOf(identity))
+}
+
+/** status.hostIPs, the default gateways, and the setting: from any of these the kubelet may come. */
+function nodeAddresses(settings: SidecarSettings): string[] {
+  const gateways = readNetwork().defaultRoutes.flatMap(({ gateway }) => (gateway ? [formatAddress(gateway)] : []))
+  return [...new Set([...settings.hostAddresses, ...gateways, ...settings.nodeAddresses])]
+}
+
+function smallestMtu(): number {
+  const links = readNetwork().links.filter(({ loopback, up }) => up && !loopback)
+  return Math.min(1500, ...links.map(({ mtuBytes }) => mtuBytes))
+}
