@@ -20,7 +20,7 @@ const COLON = 0x3a
  */
 export function parseAddress(text: string): Uint8Array | undefined {
   // 45 is INET6_ADDRSTRLEN less its NUL: nothing longer is an address, and hostile text costs nothing.
-  if (text.length < 2 || text.length > 45) return undefined
+  if (text.length > 45) return undefined
   return text.includes(':') ? parseIpv6(text) : parseIpv4(text)
 }
 

@@ -9,8 +9,6 @@ import type { CompiledPeer, CompiledPolicy, CompiledPort } from './compile.ts'
 import { matchesSelector } from './selector.ts'
 import type { Allowed, Decision, Direction, Peer, TrafficPort, TrafficProtocol } from './types.ts'
 
-export type { Decision, Direction, Peer, TrafficPort, TrafficProtocol } from './types.ts'
-
 const NOT_ISOLATED: Allowed = { allowed: true, by: 'not-isolated' }
 const ITSELF: Allowed = { allowed: true, by: 'itself' }
 

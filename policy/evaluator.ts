@@ -35,11 +35,9 @@ export function createEvaluator(compiled: CompiledPolicy): Evaluator {
   const slots = createPortSlots()
 
   function remember(key: number, address: string, decision: Decision): void {
-    if (remembered.size >= DECISION_CACHE_ENTRIES) {
-      // All at once: it is rare, and to find the oldest would cost every hit.
-      remembered.clear()
-      slots.clear()
-    } else remembered.set(key, { address, decision })
+    // All at once: it is rare, and to find the oldest would cost every hit.
+    if (remembered.size >= DECISION_CACHE_ENTRIES) remembered.clear()
+    remembered.set(key, { address, decision })
   }
 
   return {

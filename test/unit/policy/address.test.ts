@@ -182,6 +182,8 @@ describe('CIDR blocks', () => {
     ['10.1.2.3/0', '0.0.0.0/0'],
     ['2001:db8:ffff::/36', '2001:db8:f000::/36'],
     ['::ffff:10.1.2.3/104', '10.0.0.0/8'],
+    ['::ffff:0:0/96', '0.0.0.0/0'],
+    ['::ffff:0:0/95', '::fffe:0:0/95'],
     ['2001:DB8::/32', '2001:db8::/32'],
   ])('reads %s as %s', (text, canonical) => {
     expect(formatCidr(cidr(text))).toBe(canonical)

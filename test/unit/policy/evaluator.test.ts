@@ -51,10 +51,11 @@ describe('a decision', () => {
       allowed: true,
       by: 'itself',
     })
-    expect(evaluate(compile([policy('p', {})], { namespace, labels, ports }), 'ingress', self, traffic)).toEqual({
-      allowed: false,
-      isolatedBy: ['x/p'],
-    })
+    const nameless = compile([policy('p', {})], { namespace, labels, ports })
+    for (const uid of [subject.uid, '']) {
+      const peer: Peer = { ...self, pod: { ...subject, uid } }
+      expect(evaluate(nameless, 'ingress', peer, traffic)).toEqual({ allowed: false, isolatedBy: ['x/p'] })
+    }
   })
 
   it('gives ipBlock rules no match for an address that is none', () => {
@@ -150,6 +151,25 @@ describe('the evaluator', () => {
     const found = addresses.map((address) => evaluator.decide('ingress', 3, { ...peer, address }, 'TCP', 80).allowed)
     expect(found).toEqual([true, false, true, false])
     expect(evaluator.size()).toBe(1)
+  })
+
+  it('does not take one port for another after its port numbers have run out', () => {
+    const spec = {
+      ingress: [{ ports: [{ port: 1, endPort: 30000 }] }],
+      egress: [{ ports: [{ port: 30001, endPort: 65535 }] }],
+    }
+    const evaluator = createEvaluator(compile([policy('p', spec)], subject))
+    for (let round = 0; round < 6; round++) {
+      // 800 ports of each direction are more than there are numbers; each round begins where another table is stale.
+      for (const direction of round % 2 === 0 ? (['egress', 'ingress'] as const) : (['ingress', 'egress'] as const)) {
+        for (let port = 40; port < 64040; port += 80) {
+          const allowed = direction === 'ingress' ? port <= 30000 : port > 30000
+          if (evaluator.decide(direction, 5, peer, 'TCP', port).allowed !== allowed)
+            throw new Error(`${direction} ${port}`)
+        }
+      }
+    }
+    expect(evaluator.size()).toBeLessThan(1024)
   })
 
   it('stays within its bound whatever keys and ports are asked for, and stays right', () => {
