@@ -179,6 +179,11 @@ function handleSynAck(gate: Gate, mark: number, bytes: Buffer, packet: Packet, o
   const found = gate.peers.findBySection(bytes, frame.witAt, frame.witAt + frame.witBytes, gate.nowMilliseconds)
   if (found === undefined) return needVerification(gate, bytes, packet, outcome)
   if (typeof found === 'string') return settleBadSynAck(gate, found, bytes, packet, outcome)
+  if (found.identity.uid === gate.own.uid) {
+    // Our own WIT: only the directory can tell whether the dialled address is a Service with this Pod behind it.
+    const address = addressText(bytes, packet.sourceOffset, packet.addressBytes)
+    if (gate.directory.get(address) === undefined) return needAddress(outcome, address)
+  }
   const failure = verifySynAck(clientView(gate, gate.own), bytes, packet, frame, found, verified)
   if (failure !== 'ok') return settleBadSynAck(gate, failure, bytes, packet, outcome)
 

@@ -1,0 +1,355 @@
+import { describe, expect, it } from '@jest/globals'
+import { verifyTransportChecksum } from '../../../sidecar/packet/checksum.ts'
+import { createPacket, decodePacket } from '../../../sidecar/packet/decode.ts'
+import { createPod, judge, segment, settle, type TestPod } from './pods.ts'
+
+const SYN = 0x02
+const SYN_ACK = 0x12
+const ACK = 0x10
+const CLIENT_ISN = 1_000
+const SERVER_ISN = 0xffff_ff00
+
+const ONLY_FRONTEND = `
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: { name: only-frontend, namespace: shop }
+spec:
+  podSelector: {}
+  policyTypes: [Ingress]
+  ingress: [{ from: [{ podSelector: { matchLabels: { tier: frontend } } }], ports: [{ port: 80 }] }]
+`
+
+function synFrom(client: TestPod, server: TestPod, port = 80, sourcePort = 40_000): Buffer {
+  return segment({
+    from: client.address,
+    to: server.address,
+    fromPort: sourcePort,
+    toPort: port,
+    sequence: CLIENT_ISN,
+    flags: SYN,
+  })
+}
+
+function synAckFrom(client: TestPod, server: TestPod, port = 80, sourcePort = 40_000): Buffer {
+  return segment({
+    from: server.address,
+    to: client.address,
+    fromPort: port,
+    toPort: sourcePort,
+    sequence: SERVER_ISN,
+    acknowledgement: CLIENT_ISN + 1,
+    flags: SYN_ACK,
+  })
+}
+
+function expectIntact(bytes: Buffer, payloadBytes?: number): void {
+  const packet = createPacket()
+  expect(decodePacket(bytes, packet)).toBe('ok')
+  expect(verifyTransportChecksum(bytes, packet)).toBe(true)
+  if (payloadBytes !== undefined) expect(packet.payloadBytes).toBe(payloadBytes)
+}
+
+async function twoPods(policies = ONLY_FRONTEND, labels = { tier: 'frontend' }) {
+  const client = await createPod({ name: 'client', address: '10.244.0.2', labels })
+  const server = await createPod({ name: 'server', address: '10.244.0.3', policies })
+  return { client, server }
+}
+
+/** Runs a handshake up to the proof; returns each packet as it was on the wire. */
+async function handshake(client: TestPod, server: TestPod) {
+  const syn = (await settle(client, 'out', synFrom(client, server))).packet
+  const synIn = await settle(server, 'in', syn)
+  const synAck = (await settle(server, 'out', synAckFrom(client, server))).packet
+  const synAckIn = await settle(client, 'in', synAck)
+  return { syn, synIn, synAck, synAckIn, proof: synAckIn.reply ?? Buffer.alloc(0) }
+}
+
+describe('a handshake between two guarded Pods', () => {
+  it('shows both WITs, releases the client at the SYN-ACK and the server at the proof', async () => {
+    const { client, server } = await twoPods()
+    const { syn, synIn, synAck, synAckIn, proof } = await handshake(client, server)
+    expectIntact(syn, 24 + client.section.length)
+    expect(synIn.action).toBe('pass')
+    expectIntact(synIn.packet, 0)
+    expectIntact(synAck, 70 + server.section.length)
+    expect({ action: synAckIn.action, marked: synAckIn.mark > 0 }).toEqual({ action: 'release', marked: true })
+    expectIntact(synAckIn.packet, 0)
+    expectIntact(proof, 88)
+
+    const proved = await settle(server, 'in', proof)
+    expect({ action: proved.action, marked: proved.mark > 0 }).toEqual({ action: 'consume', marked: true })
+  })
+
+  it('ends its proof where the data begins, so that a late copy is an old duplicate', async () => {
+    const { client, server } = await twoPods()
+    const { proof } = await handshake(client, server)
+    const packet = createPacket()
+    decodePacket(proof, packet)
+    expect((packet.sequence + packet.payloadBytes) >>> 0).toBe(CLIENT_ISN + 1)
+    expect(packet.acknowledgement).toBe((SERVER_ISN + 1) >>> 0)
+  })
+
+  it('needs no verification and holds nothing once the peers know each other', async () => {
+    const { client, server } = await twoPods()
+    await settle(server, 'in', (await handshake(client, server)).proof)
+    const syn = judge(client, 'out', synFrom(client, server, 80, 40_001)).packet
+    expect(judge(server, 'in', syn).action).toBe('pass')
+    const synAck = judge(server, 'out', synAckFrom(client, server, 80, 40_001)).packet
+    const accepted = judge(client, 'in', synAck)
+    expect(accepted.action).toBe('release')
+    expect(judge(server, 'in', accepted.reply ?? Buffer.alloc(0)).action).toBe('consume')
+  })
+
+  it('accepts a proof after the half-open slot was reused: the proof alone carries all that is needed', async () => {
+    const { client, server } = await twoPods()
+    const { proof } = await handshake(client, server)
+    for (let port = 0; port < 9_000; port++) server.gate.halfOpen.claim(`flood ${port}`)
+    expect(judge(server, 'in', proof).action).toBe('consume')
+  })
+
+  it('refuses at the SYN what the ingress policy denies, with the frame removed', async () => {
+    const { client, server } = await twoPods(ONLY_FRONTEND, { tier: 'backend' })
+    const syn = (await settle(client, 'out', synFrom(client, server))).packet
+    const refused = await settle(server, 'in', syn)
+    expect({ action: refused.action, refusal: refused.refusal }).toEqual({ action: 'refuse', refusal: 'policy' })
+    expectIntact(refused.packet, 0)
+    expect(server.reports).toEqual([
+      {
+        direction: 'ingress',
+        refusal: 'policy',
+        enforced: true,
+        protocol: 'TCP',
+        source: '10.244.0.2',
+        sourcePort: 40_000,
+        destination: '10.244.0.3',
+        destinationPort: 80,
+        peer: 'shop/client',
+        policies: ['shop/only-frontend'],
+      },
+    ])
+  })
+
+  it('refuses at the SYN-ACK what the egress policy denies: a reset for each end', async () => {
+    const client = await createPod({
+      name: 'client',
+      address: '10.244.0.2',
+      policies: ONLY_FRONTEND.replace('Ingress', 'Egress').replace('ingress:', 'egress:').replace('from:', 'to:'),
+    })
+    const server = await createPod({ name: 'server', address: '10.244.0.3', labels: { tier: 'backend' } })
+    const { synAckIn } = await handshake(client, server)
+    const packet = createPacket()
+    expect(synAckIn.action).toBe('pass')
+    decodePacket(synAckIn.packet, packet)
+    expect({ flags: packet.flags, payload: packet.payloadBytes }).toEqual({ flags: 0x14, payload: 0 })
+    decodePacket(synAckIn.reply ?? Buffer.alloc(0), packet)
+    expect({ flags: packet.flags, sequence: packet.sequence }).toEqual({ flags: 0x04, sequence: CLIENT_ISN + 1 })
+  })
+
+  it('asks for a lost proof by repeating the SYN-ACK, and the client proves again', async () => {
+    const { client, server } = await twoPods()
+    await handshake(client, server)
+    const data = segment({
+      from: client.address,
+      to: server.address,
+      fromPort: 40_000,
+      toPort: 80,
+      sequence: CLIENT_ISN + 1,
+      acknowledgement: (SERVER_ISN + 1) >>> 0,
+      flags: ACK,
+      payload: Buffer.from('GET /'),
+    })
+    const early = judge(server, 'in', data)
+    expect(early.action).toBe('drop')
+    const again = judge(client, 'in', early.reply ?? Buffer.alloc(0))
+    expect(again.action).toBe('release')
+    expect(judge(server, 'in', again.reply ?? Buffer.alloc(0)).action).toBe('consume')
+    expect(judge(server, 'in', data).action).toBe('release')
+    expect(judge(server, 'in', data).reply).toBeUndefined()
+  })
+
+  it('repeats SYN and SYN-ACK with the same nonces', async () => {
+    const { client, server } = await twoPods()
+    const first = await handshake(client, server)
+    const second = await handshake(client, server)
+    expect(second.syn).toEqual(first.syn)
+    expect(second.synAck).toEqual(first.synAck)
+    expect(second.proof).toEqual(first.proof)
+  })
+
+  it('sends the third SYN plain', async () => {
+    const { client, server } = await twoPods()
+    const sizes = []
+    for (let sent = 0; sent < 4; sent++) sizes.push(judge(client, 'out', synFrom(client, server)).packet.length)
+    const framed = 40 + 24 + client.section.length
+    expect(sizes).toEqual([framed, framed, 40, 40])
+  })
+})
+
+describe('what does not fit the handshake', () => {
+  it.each([
+    ['the nonce', 30],
+    ['the MAC', 50],
+    ['the server address', 58 + 40 + 6],
+    ['the client port', 58 + 40 + 4],
+  ])('drops a SYN-ACK with %s altered', async (_what, at) => {
+    const { client, server } = await twoPods()
+    const { synAck } = await handshake(client, server)
+    const altered = Buffer.from(synAck)
+    altered.writeUInt8(altered.readUInt8(at) ^ 1, at)
+    const verdict = await settle(client, 'in', altered)
+    expect({ action: verdict.action, reply: verdict.reply }).toEqual({ action: 'drop', reply: undefined })
+  })
+
+  it.each([
+    ['nonce_c', 40 + 8],
+    ['MAC', 40 + 24],
+    ['hash of WIT_c', 40 + 56],
+    ['sequence number', 27],
+    ['acknowledgement', 31],
+    ['source port', 21],
+  ])('drops a proof with another %s', async (_what, at) => {
+    const { client, server } = await twoPods()
+    const { proof } = await handshake(client, server)
+    const altered = Buffer.from(proof)
+    altered.writeUInt8(altered.readUInt8(at) ^ 1, at)
+    expect(judge(server, 'in', altered).action).toBe('drop')
+  })
+
+  it('refuses a WIT from an address that it does not name', async () => {
+    const { client, server } = await twoPods()
+    const { syn } = await handshake(client, server)
+    const moved = Buffer.from(syn)
+    moved.writeUInt8(9, 15)
+    const verdict = await settle(server, 'in', moved)
+    expect({ action: verdict.action, refusal: verdict.refusal }).toEqual({ action: 'refuse', refusal: 'wit-address' })
+  })
+
+  it('resets a connection that a third Pod relays: the server saw another address than ours', async () => {
+    const { client, server } = await twoPods()
+    const relay = await createPod({ name: 'relay', address: '10.244.0.9' })
+    // The relay opens a connection of its own with the client's WIT removed, and passes the answer on as its own.
+    const syn = (await settle(relay, 'out', synFrom(relay, server))).packet
+    server.gate.policy = relay.gate.policy
+    await settle(server, 'in', syn)
+    const synAck = (await settle(server, 'out', synAckFrom(relay, server))).packet
+    synAck.set(client.address, 16)
+    expect((await settle(client, 'in', synAck)).action).toBe('drop')
+  })
+
+  it('refuses an unknown WIT that does not verify, and remembers it', async () => {
+    const { client, server } = await twoPods()
+    const { syn } = await handshake(client, server)
+    const forged = Buffer.from(syn)
+    forged.writeUInt8(forged.readUInt8(forged.length - 1) ^ 1, forged.length - 1)
+    expect((await settle(server, 'in', forged)).refusal).toBe('wit-invalid')
+    expect(judge(server, 'in', forged).refusal).toBe('wit-invalid')
+  })
+
+  it('drops in silence what is wrong on a released connection: it must live on', async () => {
+    const { client, server } = await twoPods(ONLY_FRONTEND, { tier: 'backend' })
+    const syn = (await settle(client, 'out', synFrom(client, server))).packet
+    expect((await settle(server, 'in', syn, 0x80000001)).action).toBe('drop')
+  })
+
+  it('drops a SYN-ACK of the own kernel whose SYN this process never saw', async () => {
+    const { client, server } = await twoPods()
+    expect(judge(server, 'out', synAckFrom(client, server)).action).toBe('drop')
+  })
+
+  it('gives a SYN with a void WIT no answer, so that the repeated one can carry the new WIT', async () => {
+    const { client, server } = await twoPods()
+    const { syn } = await handshake(client, server)
+    for (const peer of server.gate.peers.findByUid('uid-client')) peer.refused = 'wit-void'
+    expect(judge(server, 'in', syn)).toMatchObject({ action: 'drop', refusal: 'wit-void' })
+  })
+})
+
+describe('peers that show no WIT', () => {
+  const plainPod = { ...({ kind: 'pod', guarded: false } as const) }
+
+  it('judges an unguarded Pod by its labels in the directory, and answers without a frame', async () => {
+    const { client, server } = await twoPods()
+    const pod = { ...client.identity, name: 'plain', labels: { tier: 'frontend' } }
+    const directory = { '10.244.0.2': { ...plainPod, pod } }
+    const allowed = await settle(server, 'in', synFrom(client, server), 0, directory)
+    expect(allowed.action).toBe('pass')
+    const synAck = judge(server, 'out', synAckFrom(client, server))
+    expect({ action: synAck.action, mark: synAck.mark, bytes: synAck.packet.length }).toEqual({
+      action: 'release',
+      mark: 0,
+      bytes: 40,
+    })
+  })
+
+  it('refuses a guarded Pod whose frame was removed: no downgrade', async () => {
+    const { client, server } = await twoPods()
+    const directory = { '10.244.0.2': { kind: 'pod' as const, guarded: true, pod: client.identity } }
+    const verdict = await settle(server, 'in', synFrom(client, server), 0, directory)
+    expect(verdict).toMatchObject({ action: 'refuse', refusal: 'no-wit' })
+  })
+
+  it('lets only ipBlock rules match while the issuer is away', async () => {
+    const { client, server } = await twoPods()
+    expect(await settle(server, 'in', synFrom(client, server))).toMatchObject({
+      action: 'refuse',
+      refusal: 'peer-unknown',
+    })
+  })
+
+  it('sends a server that acknowledged frame bytes no frame again', async () => {
+    const { client, server } = await twoPods()
+    judge(client, 'out', synFrom(client, server))
+    const taken = segment({
+      from: server.address,
+      to: client.address,
+      fromPort: 80,
+      toPort: 40_000,
+      sequence: SERVER_ISN,
+      acknowledgement: CLIENT_ISN + 1 + 400,
+      flags: SYN_ACK,
+    })
+    expect(judge(client, 'in', taken).action).toBe('pass')
+    expect(judge(client, 'out', synFrom(client, server)).packet.length).toBe(40)
+  })
+})
+
+describe('a Pod that is not ready', () => {
+  it('drops what arrives in silence and holds what its applications open', async () => {
+    const { client, server } = await twoPods()
+    const { syn } = await handshake(client, server)
+    server.gate.ready = false
+    expect(judge(server, 'in', syn).action).toBe('drop')
+    client.gate.ready = false
+    expect(judge(client, 'out', synFrom(client, server)).outcome.need).toEqual({ kind: 'ready' })
+  })
+})
+
+describe('modes', () => {
+  it('audit counts and tells a denial, and lets the connection go on with its identity', async () => {
+    const client = await createPod({ name: 'client', address: '10.244.0.2' })
+    const server = await createPod({
+      name: 'server',
+      address: '10.244.0.3',
+      policies: ONLY_FRONTEND,
+      settings: { mode: 'audit' },
+    })
+    const { proof } = await handshake(client, server)
+    expect((await settle(server, 'in', proof)).action).toBe('consume')
+    expect(server.gate.counters.values()['would_deny_total|ingress|policy']).toBe(2)
+    expect(server.reports.map(({ enforced }) => enforced)).toEqual([false, false])
+  })
+
+  it('off lets pass without a word, and still shows and verifies WITs', async () => {
+    const client = await createPod({ name: 'client', address: '10.244.0.2', settings: { mode: 'off' } })
+    const server = await createPod({
+      name: 'server',
+      address: '10.244.0.3',
+      policies: ONLY_FRONTEND,
+      settings: { mode: 'off' },
+    })
+    const { syn, proof } = await handshake(client, server)
+    expect(syn.length).toBeGreaterThan(40)
+    expect((await settle(server, 'in', proof)).action).toBe('consume')
+    expect(server.reports).toEqual([])
+  })
+})

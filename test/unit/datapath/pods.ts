@@ -1,0 +1,263 @@
+/** Guarded Pods for tests of the gate: real keys, real WITs, packets by hand in place of a kernel. */
+import { generateKeyPairSync, randomBytes } from 'node:crypto'
+import type { DirectoryEntry, PodIdentity } from '../../../api/identity.ts'
+import { createSigningKey, exportPublicJwk, jwkThumbprint, trustBundle } from '../../../certs/authority.ts'
+import { issueWit, verifyWit } from '../../../certs/wit.ts'
+import { decodeWitParts } from '../../../certs/wit-parts.ts'
+import { parseAddress, parseCidr } from '../../../policy/address.ts'
+import { parseNetworkPolicies } from '../../../policy/parse.ts'
+import { createBoundedMap } from '../../../sidecar/datapath/bounded-map.ts'
+import { applyMessage } from '../../../sidecar/datapath/control-messages.ts'
+import { handleDatagram } from '../../../sidecar/datapath/datagrams.ts'
+import { createGate, type Gate, type GateSettings, type RefusalReport } from '../../../sidecar/datapath/gate.ts'
+import { handleInbound } from '../../../sidecar/datapath/inbound.ts'
+import { handleOutbound } from '../../../sidecar/datapath/outbound.ts'
+import { createOutcome, type Outcome } from '../../../sidecar/datapath/outcome.ts'
+import { encodeWitSection } from '../../../sidecar/handshake/frame.ts'
+import { createMacState } from '../../../sidecar/handshake/hmac.ts'
+import { buildTcp } from '../../../sidecar/packet/build.ts'
+import { createPacket, decodePacket } from '../../../sidecar/packet/decode.ts'
+
+export const NOW_SECONDS = 1_900_000_000
+const EXPECTED = { trustDomain: 'cluster.local', issuer: 'https://issuer', skewSeconds: 120 }
+
+export const authority = createSigningKey()
+
+export interface TestPod {
+  readonly gate: Gate
+  readonly identity: PodIdentity
+  readonly address: Uint8Array
+  readonly section: Buffer
+  readonly reports: RefusalReport[]
+  /** Sockets that sock_diag would find established. */
+  established: boolean
+  readonly compact: string
+}
+
+export interface PodOptions {
+  readonly name: string
+  readonly namespace?: string
+  readonly address: string
+  readonly labels?: Readonly<Record<string, string>>
+  readonly policies?: string
+  readonly settings?: Partial<GateSettings>
+  readonly issuedAt?: number
+}
+
+let nextGeneration = 1
+
+export async function createPod(options: PodOptions): Promise<TestPod> {
+  const { namespace = 'shop', name, address } = options
+  const identity: PodIdentity = {
+    namespace,
+    name,
+    uid: `uid-${name}`,
+    serviceAccount: 'default',
+    labels: options.labels ?? {},
+    namespaceLabels: { 'kubernetes.io/metadata.name': namespace },
+    addresses: [address],
+    ports: [],
+  }
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  const cnf = exportPublicJwk(privateKey)
+  const compact = await issueWit(authority, {
+    identity,
+    cnf,
+    trustDomain: EXPECTED.trustDomain,
+    issuer: EXPECTED.issuer,
+    issuedAt: options.issuedAt ?? NOW_SECONDS,
+    lifetimeSeconds: 3600,
+    jti: randomBytes(16).toString('base64url'),
+  })
+  const verified = await verify(compact)
+  const section = encodeWitSection(decodeWitParts(compact))
+  const reports: RefusalReport[] = []
+  const gate = createGate({
+    settings: {
+      mode: 'enforce',
+      peersWithoutIdentity: 'resolve',
+      nodeAccess: 'probes',
+      refusal: 'reset',
+      clusterNetworks: ['10.0.0.0/8', 'fd00::/8'].flatMap((cidr) => parseCidr(cidr) ?? []),
+      nodeAddresses: ['10.244.0.1'],
+      probePorts: [],
+      healthPort: 15900,
+      ownEndpoints: [],
+      skewSeconds: EXPECTED.skewSeconds,
+      mtu: 1500,
+      ...options.settings,
+    },
+    secret: createMacState(randomBytes(32)),
+    directory: createBoundedMap<string, DirectoryEntry | 'unknown'>(100),
+    sockets: {
+      isOwnConnection: () => false,
+      isOwnListener: () => false,
+      isListening: () => true,
+      isEstablished: () => pod.established,
+    },
+    report: (report) => reports.push(report),
+  })
+  gate.nowMilliseconds = NOW_SECONDS * 1000
+  applyMessage(gate, {
+    type: 'own',
+    uid: identity.uid,
+    generation: nextGeneration++,
+    witSection: section,
+    witHash: verified.sha256,
+    privateKey,
+    thumbprint: jwkThumbprint(cnf),
+    expiresAt: verified.expiresAt,
+  })
+  const policies = parseNetworkPolicies(options.policies ?? '', 'test.yaml')
+  applyMessage(gate, { type: 'policies', version: 1, policies, subject: identity })
+  applyMessage(gate, { type: 'ready', ready: true })
+  const pod: TestPod = {
+    gate,
+    identity,
+    address: parseAddress(address) ?? new Uint8Array(4),
+    section,
+    reports,
+    established: false,
+    compact,
+  }
+  return pod
+}
+
+export function verify(compact: string) {
+  return verifyWit(compact, trustBundle([authority]), { now: NOW_SECONDS, ...EXPECTED })
+}
+
+let nextIndex = 1
+const indexes = new Map<string, number>()
+
+/** Answers what an outcome needs, as the control plane would; returns the need's key. */
+export async function satisfy(
+  pod: TestPod,
+  outcome: Outcome,
+  directory: Readonly<Record<string, DirectoryEntry>> = {},
+) {
+  const need = outcome.need
+  if (!need) throw new Error('nothing is needed')
+  if (need.kind === 'verify') {
+    const { witSectionParts } = await import('../../../sidecar/handshake/frame.ts')
+    const parts = witSectionParts(need.section)
+    if (!parts) throw new Error('no WIT section')
+    const compact = [parts.header, parts.payload, parts.signature]
+      .map((part) => Buffer.from(part).toString('base64url'))
+      .join('.')
+    let result: Parameters<typeof applyMessage>[1] & { type: 'verified' }
+    try {
+      const wit = await verify(compact)
+      const index = indexes.get(wit.identity.uid) ?? nextIndex++
+      indexes.set(wit.identity.uid, index)
+      const { identity, cnf, kid, issuedAt, expiresAt } = wit
+      const peer = {
+        index,
+        identity,
+        witHash: wit.sha256,
+        cnf,
+        thumbprint: wit.cnfThumbprint,
+        kid,
+        issuedAt,
+        expiresAt,
+      }
+      result = { type: 'verified', key: need.key, section: need.section, result: peer }
+    } catch {
+      result = { type: 'verified', key: need.key, section: need.section, result: 'wit-invalid' }
+    }
+    return applyMessage(pod.gate, result)
+  }
+  if (need.kind === 'resolve') {
+    return applyMessage(pod.gate, {
+      type: 'resolved',
+      address: need.address,
+      entry: directory[need.address] ?? 'unknown',
+    })
+  }
+  if (need.kind === 'row') {
+    return applyMessage(pod.gate, {
+      type: 'row',
+      key: need.key,
+      index: need.index,
+      port: need.port,
+      row: 1000 + need.port,
+    })
+  }
+  return undefined
+}
+
+export interface Segment {
+  readonly from: Uint8Array
+  readonly to: Uint8Array
+  readonly fromPort: number
+  readonly toPort: number
+  readonly sequence: number
+  readonly acknowledgement?: number
+  readonly flags: number
+  readonly payload?: Uint8Array
+}
+
+export function segment(fields: Segment): Buffer {
+  const out = Buffer.alloc(2_000)
+  const length = buildTcp(
+    {
+      family: fields.from.length === 4 ? 4 : 6,
+      source: fields.from,
+      destination: fields.to,
+      sourcePort: fields.fromPort,
+      destinationPort: fields.toPort,
+      sequence: fields.sequence,
+      acknowledgement: fields.acknowledgement ?? 0,
+      flags: fields.flags,
+      window: 64_000,
+    },
+    fields.payload ?? new Uint8Array(0),
+    out,
+  )
+  return Buffer.from(out.subarray(0, length))
+}
+
+export interface Verdict {
+  readonly action: Outcome['action']
+  readonly mark: number
+  readonly refusal: string
+  /** The packet after the verdict. */
+  readonly packet: Buffer
+  readonly reply: Buffer | undefined
+  readonly outcome: Outcome
+}
+
+/** Puts a packet through a Pod's gate once. */
+export function judge(pod: TestPod, hook: 'in' | 'out', bytes: Buffer, mark = 0): Verdict {
+  const outcome = createOutcome()
+  const packet = createPacket()
+  const copy = Buffer.from(bytes)
+  if (decodePacket(copy, packet) !== 'ok') throw new Error('a test packet does not decode')
+  if (packet.protocol !== 6) handleDatagram(pod.gate, hook === 'in', copy, packet, outcome)
+  else if (hook === 'in') handleInbound(pod.gate, mark, copy, packet, outcome)
+  else handleOutbound(pod.gate, copy, packet, outcome)
+  return {
+    action: outcome.action,
+    mark: outcome.mark,
+    refusal: outcome.refusal,
+    packet: Buffer.from(outcome.packetBytes > 0 ? outcome.packet.subarray(0, outcome.packetBytes) : copy),
+    reply: outcome.replyBytes > 0 ? Buffer.from(outcome.reply.subarray(0, outcome.replyBytes)) : undefined,
+    outcome,
+  }
+}
+
+/** The same, answering every need on the way. */
+export async function settle(
+  pod: TestPod,
+  hook: 'in' | 'out',
+  bytes: Buffer,
+  mark = 0,
+  directory: Readonly<Record<string, DirectoryEntry>> = {},
+): Promise<Verdict> {
+  for (let round = 0; round < 5; round++) {
+    const verdict = judge(pod, hook, bytes, mark)
+    if (verdict.action !== 'hold') return verdict
+    await satisfy(pod, verdict.outcome, directory)
+  }
+  throw new Error('a packet is held for ever')
+}
