@@ -27,6 +27,7 @@ export interface ParseOptions {
   readonly stored?: boolean
 }
 
+export const SPEC_FIELDS = ['podSelector', 'ingress', 'egress', 'policyTypes'] as const
 export const POLICY_API_VERSION = 'networking.k8s.io/v1'
 
 /** The policy in an object, which may be an item of a list. Throws PolicyError at the first field that is wrong. */
@@ -34,17 +35,9 @@ export function readPolicy(root: Field, options: ParseOptions): NetworkPolicy {
   readObject(root, ['apiVersion', 'kind', 'metadata', 'spec', 'status'])
   requireValue(member(root, 'apiVersion'), POLICY_API_VERSION, options)
   requireValue(member(root, 'kind'), 'NetworkPolicy', options)
-  const metadata = member(root, 'metadata')
-  if (isAbsent(metadata)) throw fieldError(metadata, 'is missing; add name and namespace', 'policy-missing-field')
-  readObject(metadata)
-  const name = readName(member(metadata, 'name'), dnsSubdomainProblem)
-  const namespaceField = member(metadata, 'namespace')
-  const namespace = readName(
-    isAbsent(namespaceField) ? { ...namespaceField, value: options.defaultNamespace } : namespaceField,
-    dnsLabelProblem,
-  )
+  const { name, namespace } = readNames(member(root, 'metadata'), options)
   const spec = member(root, 'spec')
-  if (!isAbsent(spec)) readObject(spec, ['podSelector', 'ingress', 'egress', 'policyTypes'])
+  if (!isAbsent(spec)) readObject(spec, SPEC_FIELDS)
   const ingress = readList(member(spec, 'ingress')).map((rule) => readRule(rule, 'from', options))
   const egress = readList(member(spec, 'egress')).map((rule) => readRule(rule, 'to', options))
   return {
@@ -55,6 +48,19 @@ export function readPolicy(root: Field, options: ParseOptions): NetworkPolicy {
     ingress,
     egress,
   }
+}
+
+/** The name and namespace in an object's metadata. */
+export function readNames(metadata: Field, options: ParseOptions): Pick<NetworkPolicy, 'namespace' | 'name'> {
+  if (isAbsent(metadata)) throw fieldError(metadata, 'is missing; add name and namespace', 'policy-missing-field')
+  readObject(metadata)
+  const name = readName(member(metadata, 'name'), dnsSubdomainProblem)
+  const namespaceField = member(metadata, 'namespace')
+  const namespace = readName(
+    isAbsent(namespaceField) ? { ...namespaceField, value: options.defaultNamespace } : namespaceField,
+    dnsLabelProblem,
+  )
+  return { namespace, name }
 }
 
 function requireValue(field: Field, expected: string, options: ParseOptions): void {
@@ -73,7 +79,7 @@ function refuse(field: Field, text: string, problem: string | undefined): void {
 }
 
 /** Defaults as SetDefaults_NetworkPolicy: Ingress always, Egress where there are egress rules. */
-function readPolicyTypes(field: Field, hasEgressRules: boolean): PolicyType[] {
+export function readPolicyTypes(field: Field, hasEgressRules: boolean): PolicyType[] {
   const items = readList(field)
   const types: readonly PolicyType[] = ['Ingress', 'Egress']
   if (items.length === 0) return hasEgressRules ? ['Ingress', 'Egress'] : ['Ingress']
@@ -92,7 +98,7 @@ function readOneOf<T extends string>(field: Field, allowed: readonly T[]): T {
   )
 }
 
-function readRule(field: Field, peersKey: 'from' | 'to', options: ParseOptions): PolicyRule {
+export function readRule(field: Field, peersKey: 'from' | 'to', options: ParseOptions): PolicyRule {
   readObject(field, [peersKey, 'ports'])
   return {
     peers: readList(member(field, peersKey)).map((peer) => readPeer(peer, options)),
@@ -181,7 +187,7 @@ function readPortNumber(field: Field): number {
 }
 
 /** undefined for an absent selector, which is not the empty one. */
-function readSelector(field: Field, options: ParseOptions): LabelSelector | undefined {
+export function readSelector(field: Field, options: ParseOptions): LabelSelector | undefined {
   if (isAbsent(field)) return undefined
   readObject(field, ['matchLabels', 'matchExpressions'])
   return [
