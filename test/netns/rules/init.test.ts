@@ -100,7 +100,7 @@ it.each([
 /** Capabilities and user as in an injected Pod. */
 const AS_SIDECAR = [
   'setpriv',
-  ...['--reuid', '65532', '--regid', '65532', '--clear-groups', '--no-new-privs'],
+  ...['--reuid', '15900', '--regid', '15900', '--clear-groups', '--no-new-privs'],
   ...['--inh-caps=-all,+net_admin,+net_raw', '--ambient-caps=-all,+net_admin,+net_raw'],
   '--bounding-set=-all,+net_admin,+net_raw',
 ]

@@ -1,6 +1,6 @@
 /** Two network namespaces on one link, and programs inside them. Needs root. */
 import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -17,9 +17,8 @@ export const ADDRESS = { left: '10.78.0.1', right: '10.78.0.2', left6: 'fd78::1'
 
 const here = import.meta.dirname
 // A lock file of our own: the machine's xtables lock is not ours to hold, or to leave behind.
-const scratch = mkdtempSync(join(tmpdir(), 'sgt-rules-'))
-process.on('exit', () => rmSync(scratch, { recursive: true, force: true }))
-const env = { ...process.env, XTABLES_LOCKFILE: join(scratch, 'xtables.lock') }
+const lockFile = join(tmpdir(), `sgt-rules-${process.pid}.lock`)
+const env = { ...process.env, XTABLES_LOCKFILE: lockFile }
 
 export function ip(...parameters: string[]): void {
   execFileSync('ip', parameters)
@@ -29,6 +28,7 @@ export function createPair(label: string): Pair {
   const [left, right] = [`sgt-${label}-l-${process.pid}`, `sgt-${label}-r-${process.pid}`] as const
   const remove = (): void => {
     for (const name of [left, right]) ip('netns', 'del', name)
+    rmSync(lockFile, { force: true })
   }
   for (const name of [left, right]) ip('netns', 'add', name)
   try {

@@ -7,7 +7,7 @@ const given: { backend?: BackendName } & Partial<Omit<Installation, 'backend'>> 
 const [nft, legacy] = BACKENDS
 if (nft === undefined || legacy === undefined) throw new Error('no backends')
 const backend = given.backend === 'legacy' ? legacy : nft
-const options = { queueTcp: 0, queueOther: 1, sidecarUid: 65532, ...given.options }
+const options = { queueTcp: 0, queueOther: 1, sidecarUid: 15900, ...given.options }
 const installation: Installation = { backend, families: given.families ?? [4, 6], options }
 
 async function run(): Promise<unknown> {
