@@ -1,25 +1,94 @@
 /** The process behind control-plane.ts: the webhook with a cluster in memory, in the node's network namespace. */
-import { createServingAuthority } from '../certs/serving.ts'
-import { mutate } from '../webhook/admission/mutate.ts'
-import type { InjectionSettings } from '../webhook/admission/settings.ts'
+import { request as httpsRequest } from 'node:https'
+import { pino } from 'pino'
+import { createSigningKey } from '../certs/authority.ts'
+import { createServingAuthority, issueServingCertificate } from '../certs/serving.ts'
+import { createAuthority } from '../webhook/issuer/authority.ts'
 import { createMemoryCluster } from '../webhook/memory-cluster.ts'
+import { createServer, type WebhookServer } from '../webhook/server.ts'
+import { createWebhookSettings } from '../webhook/settings.ts'
 import { applyAdmission, createReview } from './admit.ts'
 import { answerChannel } from './channel.ts'
 import type { ControlPlaneRequest } from './control-plane-protocol.ts'
 
 const DAY_SECONDS = 86_400
-const nowSeconds = () => Date.now() / 1000
+const nowSeconds = () => Math.floor(Date.now() / 1000)
+
+interface Started {
+  readonly webhook: WebhookServer
+  readonly address: string
+  readonly port: number
+  readonly serverName: string
+  readonly caCertificatePem: string
+}
 
 const cluster = createMemoryCluster({ now: nowSeconds })
-let settings: InjectionSettings | undefined
+let started: Started | undefined
+
+function requireStarted(): Started {
+  if (started === undefined) throw new Error('the webhook is not started')
+  return started
+}
+
+async function start(request: Extract<ControlPlaneRequest, { do: 'start' }>): Promise<{ caCertificatePem: string }> {
+  const { address, port, serverName, injection, witLifetimeSeconds } = request
+  const now = nowSeconds()
+  const signingKey = createSigningKey()
+  const ca = createServingAuthority({ now, lifetimeSeconds: DAY_SECONDS })
+  const webhook = createServer({
+    cluster,
+    authority: createAuthority([signingKey], signingKey),
+    tls: issueServingCertificate(ca, { names: [serverName], addresses: [address], now, lifetimeSeconds: DAY_SECONDS }),
+    settings: createWebhookSettings({
+      port,
+      trustDomain: injection.trustDomain,
+      ...(witLifetimeSeconds !== undefined && { witLifetimeSeconds }),
+    }),
+    injection,
+    log: pino({ level: process.env.SYNGUARD_LAB_LOG_LEVEL ?? 'info' }),
+  })
+  await webhook.listen()
+  started = { webhook, address, port, serverName, caCertificatePem: ca.certificatePem }
+  return { caCertificatePem: ca.certificatePem }
+}
+
+/** Posts an AdmissionReview as the API server does; answers the review that comes back. */
+function postReview({ address, port, serverName, caCertificatePem }: Started, review: object): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const request = httpsRequest(
+      {
+        host: address,
+        port,
+        path: '/mutate?timeout=10s',
+        method: 'POST',
+        servername: serverName,
+        ca: caCertificatePem,
+        headers: { 'content-type': 'application/json' },
+        timeout: 10_000,
+      },
+      (response) => {
+        let body = ''
+        response.setEncoding('utf8')
+        response.on('data', (text: string) => {
+          body += text
+        })
+        response.on('error', reject)
+        response.on('end', () => {
+          if (response.statusCode === 200) resolve(JSON.parse(body))
+          else reject(new Error(`/mutate answered ${response.statusCode}: ${body.slice(0, 500)}`))
+        })
+      },
+    )
+    request.on('timeout', () => request.destroy(new Error('/mutate did not answer in time')))
+    request.on('error', reject)
+    request.end(JSON.stringify(review))
+  })
+}
 
 async function perform(request: ControlPlaneRequest): Promise<unknown> {
   switch (request.do) {
-    case 'start': {
-      settings = request.injection
-      const authority = createServingAuthority({ now: nowSeconds(), lifetimeSeconds: DAY_SECONDS })
-      return { caCertificatePem: authority.certificatePem }
-    }
+    case 'start':
+      return await start(request)
     case 'put':
       cluster.put(request.kind, request.object)
       return null
@@ -28,14 +97,11 @@ async function perform(request: ControlPlaneRequest): Promise<unknown> {
       return null
     case 'mintToken':
       return cluster.mintToken(request)
-    case 'admit': {
-      if (settings === undefined) throw new Error('the webhook is not started')
-      const lookup = (name: string) => {
-        const metadata = cluster.get('Namespace', name)?.metadata
-        return metadata && { name, labels: metadata.labels ?? {}, annotations: metadata.annotations ?? {} }
-      }
-      return applyAdmission(request.pod, await mutate(createReview(request.pod), lookup, settings))
-    }
+    case 'admit':
+      return applyAdmission(request.pod, await postReview(requireStarted(), createReview(request.pod)))
+    case 'revoke':
+      requireStarted().webhook.revoke(request.entry)
+      return null
   }
 }
 

@@ -1,5 +1,6 @@
 /** What the lab says to the process that plays the control plane: the webhook, with a cluster in memory. */
 import type { V1Pod } from '@kubernetes/client-node'
+import type { VoidEntry } from '../api/identity.ts'
 import type { InjectionSettings } from '../webhook/admission/settings.ts'
 import type { ClusterKind, ClusterKinds } from '../webhook/cluster.ts'
 
@@ -11,6 +12,7 @@ export type ControlPlaneRequest =
       readonly port: number
       readonly serverName: string
       readonly injection: InjectionSettings
+      readonly witLifetimeSeconds?: number
     }
   /** Creates or replaces an object of the cluster. */
   | { readonly do: 'put'; readonly kind: ClusterKind; readonly object: ClusterKinds[ClusterKind] }
@@ -24,6 +26,8 @@ export type ControlPlaneRequest =
     }
   /** Sends a Pod through the webhook's /mutate, as the API server does; answers the Pod to store. */
   | { readonly do: 'admit'; readonly pod: V1Pod }
+  /** Declares WITs void, as an operator does. */
+  | { readonly do: 'revoke'; readonly entry: VoidEntry }
 
 export type ControlPlaneAnswers = {
   readonly start: { readonly caCertificatePem: string }
@@ -31,4 +35,5 @@ export type ControlPlaneAnswers = {
   readonly delete: null
   readonly mintToken: string
   readonly admit: V1Pod
+  readonly revoke: null
 }

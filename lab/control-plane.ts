@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process'
 import { createWriteStream } from 'node:fs'
 import { join } from 'node:path'
 import type { V1Pod } from '@kubernetes/client-node'
+import type { VoidEntry } from '../api/identity.ts'
 import type { InjectionSettings } from '../webhook/admission/settings.ts'
 import type { ClusterKind, ClusterKinds } from '../webhook/cluster.ts'
 import { createChannel } from './channel.ts'
@@ -17,6 +18,7 @@ export interface ControlPlane {
   mintToken(namespace: string, podName: string, audience: string, lifetimeSeconds: number): Promise<string>
   /** The Pod as the webhook makes it; throws `lab-admission`. */
   admit(pod: V1Pod): Promise<V1Pod>
+  revoke(entry: VoidEntry): Promise<void>
 }
 
 /**
@@ -27,6 +29,7 @@ export async function startControlPlane(
   netns: string,
   directory: string,
   injection: InjectionSettings,
+  witLifetimeSeconds?: number,
 ): Promise<ControlPlane> {
   const script = join(CHECKOUT, 'lab', 'control-plane-process.ts')
   const args = ['netns', 'exec', netns, process.execPath, '--no-warnings', script]
@@ -46,6 +49,7 @@ export async function startControlPlane(
     port: LAB_ISSUER.port,
     serverName: LAB_ISSUER.name,
     injection,
+    ...(witLifetimeSeconds !== undefined && { witLifetimeSeconds }),
   })
   return {
     caCertificatePem,
@@ -60,6 +64,9 @@ export async function startControlPlane(
     },
     admit(pod) {
       return channel.ask({ do: 'admit', pod })
+    },
+    async revoke(entry) {
+      await channel.ask({ do: 'revoke', entry })
     },
   }
 }

@@ -17,6 +17,8 @@ import type { VolumeSources } from './volumes.ts'
 
 export interface LabOptions {
   readonly mtuBytes?: number
+  /** Of the issuer's WITs, where not its default. */
+  readonly witLifetimeSeconds?: number
   /** Hears what the lab is doing, a line each. */
   readonly onProgress?: (line: string) => void
 }
@@ -87,17 +89,18 @@ function withStatus(pod: V1Pod, addresses: readonly string[], isReady: boolean):
 }
 
 /** Starts an empty lab; throws `lab-needs-root`. */
-export async function createLab({ mtuBytes, onProgress = () => undefined }: LabOptions = {}): Promise<Lab> {
+export async function createLab(options: LabOptions = {}): Promise<Lab> {
   const run = createRun()
   try {
-    return await assembleLab(run, mtuBytes, onProgress)
+    return await assembleLab(run, options)
   } catch (error) {
     await run.stop()
     throw error
   }
 }
 
-async function assembleLab(run: Run, mtuBytes: number | undefined, onProgress: (line: string) => void): Promise<Lab> {
+async function assembleLab(run: Run, options: LabOptions): Promise<Lab> {
+  const { mtuBytes, witLifetimeSeconds, onProgress = () => undefined } = options
   chmodSync(run.directory, 0o755) // containers' users reach their bind mounts through it
   const rootMountPoint = join(run.directory, 'root')
   const policyDirectory = join(run.directory, 'policies')
@@ -107,7 +110,8 @@ async function assembleLab(run: Run, mtuBytes: number | undefined, onProgress: (
   const network = await createNetwork({ runId: run.id, ...(mtuBytes !== undefined && { mtuBytes }) })
   const node = startAgent(network.node, rootMountPoint, 'the node')
   const external = startAgent(network.external, rootMountPoint, 'the outside')
-  const controlPlane = await startControlPlane(network.node, run.directory, labInjectionSettings(policyDirectory))
+  const injection = labInjectionSettings(policyDirectory)
+  const controlPlane = await startControlPlane(network.node, run.directory, injection, witLifetimeSeconds)
   await controlPlane.put('Node', nodeObject())
 
   const namespaces = new Map<string, V1Namespace>()
