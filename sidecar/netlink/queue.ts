@@ -63,6 +63,15 @@ export const VERDICT_SEQUENCE = 0x80000000
 
 /** A verdict's size without mark and packet: nlmsghdr, nfgenmsg, and the attribute with nfqnl_msg_verdict_hdr. */
 const VERDICT_BASE_BYTES = NLMSG_HEADER_BYTES + NFGEN_HEADER_BYTES + NLA_HEADER_BYTES + 8
+/** Copies without allocating, as `set` of a part would, and for 1,000 bytes many times as fast as a loop. */
+const copy = Buffer.prototype.copy as unknown as (
+  this: Uint8Array,
+  target: Uint8Array,
+  targetStart: number,
+  sourceStart: number,
+  sourceEnd: number,
+) => number
+
 /** The most that `encodeVerdict` writes for a packet of `packetBytes`. */
 export function verdictBytes(packetBytes: number): number {
   return VERDICT_BASE_BYTES + 8 + NLA_HEADER_BYTES + align4(packetBytes)
@@ -224,7 +233,7 @@ export function encodeVerdict(
     writeU16(out, at, NLA_HEADER_BYTES + packetBytes)
     writeU16(out, at + 2, NFQA_PAYLOAD)
     at += NLA_HEADER_BYTES
-    for (let i = 0; i < packetBytes; i++) out[at + i] = packet[i] as number
+    copy.call(packet, out, at, 0, packetBytes)
     for (let i = packetBytes; i < align4(packetBytes); i++) out[at + i] = 0
   }
   return bytes
