@@ -35,8 +35,11 @@ export const CONFIGMAP_CA = 'synguard-ca'
 export const PATH_CREDENTIALS = '/var/run/synguard/credentials'
 export const PATH_STATE = '/var/run/synguard/state'
 
-/** The user that both our containers run as; the rules recognise the sidecar's raw packets by it. */
-export const SIDECAR_UID = 65532
+/**
+ * The user that both our containers run as; the rules recognise the sidecar's raw packets by it, so no other container
+ * of the Pod may run as it. Not 65532: that is "nonroot" of many images.
+ */
+export const SIDECAR_UID = 15900
 /** Default port of the sidecar's health, readiness and metrics server. */
 export const SIDECAR_HEALTH_PORT = 15900
 /** NFQUEUE numbers in a Pod's network namespace: TCP, and everything else. */

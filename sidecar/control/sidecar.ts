@@ -32,6 +32,8 @@ const SKEW_SECONDS = 120
 const RULES_CHECK_MILLISECONDS = 30_000
 /** Above this many rows of the identity table the expired ones are freed. */
 const PRUNE_ROWS = 10_000
+/** A namespace's relabel makes all its Pods renew: not all at the same moment. */
+const RENEWAL_SPREAD_MILLISECONDS = 1_000
 const DIRECTORY_CHECK_MILLISECONDS = 1_000
 
 /** Starts everything; returns once the health server listens. Throws where the kernel or the files refuse. */
@@ -257,7 +259,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
         for (const entry of message.voids) addVoid(entry)
         return void review('stream')
       case 'renew':
-        return identities.renew('labels changed')
+        return identities.renew('labels changed', RENEWAL_SPREAD_MILLISECONDS)
       case 'bundle':
         return setBundle(message.bundle)
       case 'void':
@@ -282,7 +284,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
   function addVoid(entry: VoidEntry): void {
     verifier.addVoid(entry)
     voids.set(entry.uid, entry)
-    if (entry.uid === settings.pod.uid) return identities.renew('void')
+    if (entry.uid === settings.pod.uid) return identities.renew('void', RENEWAL_SPREAD_MILLISECONDS)
     if (!entry.labels && !entry.namespaceLabels) {
       return worker.tell({ type: 'void', uid: entry.uid, issuedBefore: entry.iatBefore })
     }
@@ -394,7 +396,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
 
   function conditions(): Condition[] {
     const held = identities.current()
-    const valid = held !== undefined && held.expiresAtMs + SKEW_SECONDS * 1000 > now()
+    const valid = held !== undefined && held.expiresAtMs > now()
     return [
       worker.bound()
         ? { name: 'queue', ok: true, reason: 'the queues are bound' }

@@ -34,7 +34,7 @@ function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome):
     return release(outcome, MARK_OWN)
   }
   if (!gate.ready || !gate.own) return hold(outcome, { kind: 'ready' })
-  if (gate.nowMilliseconds / 1000 > gate.own.expiresAt + gate.settings.skewSeconds) {
+  if (gate.nowMilliseconds / 1000 > gate.own.expiresAt) {
     if (denies(gate, 'egress', 'identity-expired', bytes, packet, '', undefined)) {
       return refuseSyn(gate, 'identity-expired', bytes, packet, outcome)
     }

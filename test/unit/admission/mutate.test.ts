@@ -207,7 +207,7 @@ describe('ephemeral containers of a guarded Pod', () => {
     [{ targetContainerName: 'synguard-sidecar' }, 'sidecar-targeted'],
     [{ targetContainerName: 'synguard-init' }, 'sidecar-targeted'],
     [{ volumeMounts: [{ name: 'synguard-credentials', mountPath: '/x' }] }, 'reserved-volume'],
-    [{ securityContext: { runAsUser: 65532 } }, 'reserved-user'],
+    [{ securityContext: { runAsUser: 15900 } }, 'reserved-user'],
   ])('%j is refused', async (container, code) => {
     const { response } = await mutate(ephemeralReview(container), lookup, SETTINGS)
     expect(response.status?.details.causes.map(({ reason }) => reason)).toEqual([code])

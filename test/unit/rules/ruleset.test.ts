@@ -4,7 +4,7 @@ import { RULES_ERRORS, RulesError } from '../../../sidecar/rules/errors.ts'
 import { encodeRestore } from '../../../sidecar/rules/restore.ts'
 import { CHAIN_PREFIX, probeRuleset, type RulesetOptions, ruleset } from '../../../sidecar/rules/ruleset.ts'
 
-const OPTIONS: RulesetOptions = { family: 4, queueTcp: 0, queueOther: 1, sidecarUid: 65532 }
+const OPTIONS: RulesetOptions = { family: 4, queueTcp: 0, queueOther: 1, sidecarUid: 15900 }
 
 /** Compares with a file of test/fixtures/rules; UPDATE_GOLDEN=1 writes it. */
 function expectGolden(name: string, text: string): void {
