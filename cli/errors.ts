@@ -1,0 +1,30 @@
+import { SynguardError } from '../api/errors.ts'
+
+export const CLI_ERRORS = {
+  'cli-usage': 'The command line is wrong; --help shows how it is used.',
+} as const
+
+export class CliError extends SynguardError {
+  declare readonly code: keyof typeof CLI_ERRORS
+
+  constructor(code: keyof typeof CLI_ERRORS, message: string, options?: ErrorOptions) {
+    super(code, message, options)
+  }
+}
+
+/** What is wrong with what the user gave, rather than with what then happened. */
+const INPUT_CODES = new Set([
+  'lab-needs-root',
+  'lab-manifest',
+  'lab-admission',
+  'lab-unsupported',
+  'lab-address',
+  'lab-expectation',
+])
+
+/** 2 for bad usage, bad input and a lack of root, 1 for all else. */
+export function exitCodeOf(error: unknown): 1 | 2 {
+  if (!(error instanceof SynguardError)) return 1
+  if (error instanceof CliError || error.name === 'PolicyError' || error.name === 'AdmissionError') return 2
+  return INPUT_CODES.has(error.code) ? 2 : 1
+}

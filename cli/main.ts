@@ -1,0 +1,61 @@
+#!/usr/bin/env node
+/** `synguard`, for people. Standard output holds the answer, standard error everything else. */
+import { readFileSync } from 'node:fs'
+import { SynguardError } from '../api/errors.ts'
+import { CliError, exitCodeOf } from './errors.ts'
+import { EXPLAIN_HELP, runExplain } from './explain.ts'
+import { INJECT_HELP, runInject } from './inject.ts'
+import { runTry, TRY_HELP } from './try.ts'
+
+const COMMANDS: Readonly<Record<string, { run(args: readonly string[]): Promise<number>; help: string }>> = {
+  try: { run: runTry, help: TRY_HELP },
+  explain: { run: runExplain, help: EXPLAIN_HELP },
+  inject: { run: runInject, help: INJECT_HELP },
+}
+
+const HELP = `synguard COMMAND
+
+  try DIR       run manifests on this machine and print who reaches whom
+  explain DIR   the same from the policy engine alone
+  inject -f F   what a file's Pods would become
+
+  --help        this text, or a command's: synguard try --help
+  --version     the version`
+
+function readVersion(): string {
+  const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8')
+  return (JSON.parse(text) as { version: string }).version
+}
+
+async function run([name, ...args]: readonly string[]): Promise<number> {
+  if (name === '--version' || name === '-v') {
+    process.stdout.write(`${readVersion()}\n`)
+    return 0
+  }
+  if (name === '--help' || name === '-h' || name === 'help') {
+    process.stdout.write(`${HELP}\n`)
+    return 0
+  }
+  if (name === undefined) throw new CliError('cli-usage', 'a command is missing')
+  const command = Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined
+  if (command === undefined) throw new CliError('cli-usage', `there is no command "${name}"`)
+  if (args.includes('--help') || args.includes('-h')) {
+    process.stdout.write(`${command.help}\n`)
+    return 0
+  }
+  return await command.run(args)
+}
+
+function report(error: unknown): void {
+  if (error instanceof SynguardError) {
+    const hint = error instanceof CliError ? '; see synguard --help' : ''
+    process.stderr.write(`synguard: ${error.message}${hint} [${error.code}]\n`)
+  } else process.stderr.write(`synguard: ${error instanceof Error ? (error.stack ?? error.message) : error}\n`)
+}
+
+try {
+  process.exitCode = await run(process.argv.slice(2))
+} catch (error) {
+  report(error)
+  process.exitCode = exitCodeOf(error)
+}
