@@ -47,6 +47,12 @@ export interface QueueSocket {
   close(): void
 }
 
+/**
+ * What a buffer for `receive` should hold: the largest packet (65,535) and its attributes. A datagram that is larger
+ * than the buffer is cut, and its packet, which then decodes as `truncated`, waits in the kernel for ever.
+ */
+export const QUEUE_BUFFER_BYTES = 1 << 17
+
 /** How often an answer is awaited, each time for one receive timeout. */
 const ANSWER_ATTEMPTS = 10
 /** How many datagrams may come in before the awaited answer. */
@@ -59,6 +65,7 @@ const wakeup = encodeWakeup()
 /**
  * Wakes the thread that waits in `receive` on this file descriptor, from any thread: 0 or -errno. The answer is lost
  * where the receive buffer is full, but then the other thread does not wait: it looks for work whenever it comes round.
+ * Not after that thread closed the socket: the number may be another file's by then.
  */
 export function wakeQueueSocket(fd: number): number {
   const sent = libc.send(fd, wakeup, wakeup.length, 0)
@@ -112,7 +119,7 @@ export function openQueueSocket(
   const counters: QueueCounters = { received: 0, interrupted: 0, noBuffers: 0, sendRetries: 0 }
   /** Datagrams that came while an answer was awaited: packets of queues already bound. `receive` gives them out first. */
   const stash: Uint8Array[] = []
-  const configBuffer = new Uint8Array(1 << 17)
+  const configBuffer = new Uint8Array(QUEUE_BUFFER_BYTES)
   let sequence = 1
 
   const awaitAnswer = (wanted: number): number => {

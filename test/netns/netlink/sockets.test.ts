@@ -6,7 +6,14 @@ import { afterAll, afterEach, beforeEach, describe, expect, it } from '@jest/glo
 import { openConntrack } from '../../../sidecar/netlink/conntrack.ts'
 import { NetlinkError } from '../../../sidecar/netlink/errors.ts'
 import { type SocketTuple, TCP_ESTABLISHED, TCP_LISTEN } from '../../../sidecar/netlink/inet-diag.ts'
-import { createQueuedPacket, decodeQueued, NF_INET_LOCAL_OUT } from '../../../sidecar/netlink/queue.ts'
+import { openNftGeneration } from '../../../sidecar/netlink/nft-generation.ts'
+import {
+  createQueuedPacket,
+  decodeQueued,
+  encodeVerdict,
+  NF_ACCEPT,
+  NF_INET_LOCAL_OUT,
+} from '../../../sidecar/netlink/queue.ts'
 import { openQueueSocket, wakeQueueSocket } from '../../../sidecar/netlink/queue-socket.ts'
 import { openRawSocket } from '../../../sidecar/netlink/raw-socket.ts'
 import { readNetwork } from '../../../sidecar/netlink/route.ts'
@@ -236,6 +243,62 @@ describe('connection tracking of TCP', () => {
     } finally {
       await closeConnection(connection)
       off.close()
+    }
+  })
+})
+
+describe('the generation of the rules', () => {
+  it('stays while nothing changes and is another after a rule was added', () => {
+    const generation = openNftGeneration()
+    const before = generation.read()
+    expect(before).toBeGreaterThan(0)
+    expect(generation.read()).toBe(before)
+    namespace.run('iptables-nft -w -t filter -A INPUT -p udp --dport 7999')
+    const after = generation.read()
+    expect(after).toBeGreaterThan(before ?? 0)
+    expect(generation.read()).toBe(after)
+    generation.close()
+  })
+})
+
+/** RFC 1071 over a TCP segment of an IPv4 packet and its pseudo-header: 0xffff where the checksum is right. */
+function tcpSum(packet: Uint8Array): number {
+  const segmentBytes = packet.length - 20
+  const pseudo = [...packet.subarray(12, 20), 0, 6, segmentBytes >> 8, segmentBytes & 0xff, ...packet.subarray(20), 0]
+  let sum = 0
+  for (let i = 0; i + 1 < pseudo.length; i += 2) sum += ((pseudo[i] ?? 0) << 8) | (pseudo[i + 1] ?? 0)
+  while (sum > 0xffff) sum = (sum & 0xffff) + (sum >>> 16)
+  return sum
+}
+
+describe('queued TCP', () => {
+  it('comes with complete checksums and in segments of the MTU, though the stack left both to the device', async () => {
+    namespace.run('ip link set lo mtu 1500')
+    const connection = await openConnection('127.0.0.1', '127.0.0.1')
+    namespace.run('iptables -w -t mangle -A OUTPUT -p tcp -j NFQUEUE --queue-num 6')
+    const queue = openQueueSocket({ receiveBufferBytes: 4 << 20, receiveTimeoutMilliseconds: 500 })
+    try {
+      queue.bind(6, { copyRange: 0xffff, maximumLength: 1024, flags: 0 })
+      connection.client.write(Buffer.alloc(10_000, 'x'))
+      await sleep(20)
+      const buffer = new Uint8Array(1 << 17)
+      const out = new Uint8Array(1 << 10)
+      const packet = createQueuedPacket()
+      let payloadBytes = 0
+      for (let packets = 0; packets < 40 && payloadBytes < 10_000; packets++) {
+        expect(decodeQueued(buffer, 0, queue.receive(buffer, false), packet)).toBe('ok')
+        expect(packet.payloadBytes).toBeLessThanOrEqual(1500)
+        const bytes = buffer.slice(packet.payloadOffset, packet.payloadOffset + packet.payloadBytes)
+        expect(tcpSum(bytes)).toBe(0xffff)
+        payloadBytes += bytes.length - 20 - ((bytes[32] ?? 0) >> 4) * 4
+        queue.send(out, encodeVerdict(out, 0, packet.queue, packet.id, NF_ACCEPT, undefined))
+      }
+      expect(payloadBytes).toBe(10_000)
+    } finally {
+      queue.close()
+      namespace.run('iptables -w -t mangle -F OUTPUT')
+      namespace.run('ip link set lo mtu 65536')
+      await closeConnection(connection)
     }
   })
 })
