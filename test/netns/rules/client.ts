@@ -101,7 +101,7 @@ function raw(flags: number, mark: number): string {
   const peer = Buffer.from(String(address).split('.').map(Number))
   own.copy(packet, 12)
   peer.copy(packet, 16)
-  packet.writeUInt16BE(9000, 20)
+  packet.writeUInt16BE(typeof localPort === 'number' ? localPort : 9000, 20)
   packet.writeUInt16BE(PORT, 22)
   packet.writeUInt32BE(1, 24)
   packet.writeUInt32BE(1, 28)

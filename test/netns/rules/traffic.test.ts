@@ -157,9 +157,9 @@ describe('with iptables-nft', () => {
   it("an own SYN on a tuple that conntrack still knows does not inherit the old connection's mark", async () => {
     await guard(pair.left, backend)
     const queued = await judge(pair.left, { 'in syn-ack': RELEASED })
-    const exchanged = exchange('tcp-twice', ADDRESS.right, 9000)
+    const exchanged = exchange('tcp-twice', ADDRESS.right, 9001)
     while (queued.length < 2) await sleep(20)
-    expect(await runScript(pair.left, 'client.ts', [2, 0], ADDRESS.right)).toBe('sent')
+    expect(await runScript(pair.left, 'client.ts', [2, 0], ADDRESS.right, 9001)).toBe('sent')
     expect(await exchanged).toBe('echoed')
     expect(queued.slice(0, 3)).toEqual([
       [0, 'out syn', 0],
@@ -178,9 +178,9 @@ describe('with iptables-nft', () => {
   it("an arriving SYN on a released tuple is queued and shows the connection's mark", async () => {
     await guard(pair.right, backend)
     const queued = await judge(pair.right, { 'in tcp': RELEASED })
-    const exchanged = exchange('tcp-twice', ADDRESS.right, 9000)
+    const exchanged = exchange('tcp-twice', ADDRESS.right, 9002)
     while (queued.length < 3) await sleep(20)
-    expect(await runScript(pair.left, 'client.ts', [2, 0], ADDRESS.right)).toBe('sent')
+    expect(await runScript(pair.left, 'client.ts', [2, 0], ADDRESS.right, 9002)).toBe('sent')
     expect(await exchanged).toBe('echoed')
     expect(queued).toEqual([
       [0, 'in syn', 0],
@@ -195,9 +195,9 @@ describe('with iptables-nft', () => {
     const queued = await judge(pair.right, { 'in tcp': RELEASED, 'in syn released': MARK_REVOKED })
     const resets = ['-p', 'tcp', '--tcp-flags', 'RST', 'RST']
     await inside(pair.left, ['iptables', '-A', 'INPUT', ...resets])
-    const exchanged = exchange('tcp-twice', ADDRESS.right, 9000)
+    const exchanged = exchange('tcp-twice', ADDRESS.right, 9003)
     while (queued.length < 3) await sleep(20)
-    expect(await runScript(pair.left, 'client.ts', [2, 0], ADDRESS.right)).toBe('sent')
+    expect(await runScript(pair.left, 'client.ts', [2, 0], ADDRESS.right, 9003)).toBe('sent')
     expect(await exchanged).toBe('echoed')
     const counted = (await inside(pair.left, ['iptables-save', '-c'])).stdout
     await inside(pair.left, ['iptables', '-D', 'INPUT', ...resets])
@@ -208,7 +208,7 @@ describe('with iptables-nft', () => {
     await guard(pair.right, backend)
     const queued = await judge(pair.right, {})
     const SYN_AND_FIN = 3
-    expect(await exchange([SYN_AND_FIN, 0])).toBe('sent')
+    expect(await exchange([SYN_AND_FIN, 0], ADDRESS.right, 9050)).toBe('sent')
     await sleep(200)
     expect(queued).toEqual([])
   })
@@ -219,6 +219,8 @@ describe('own raw packets', () => {
   const SYN = 2
   // The plain peer answers an ACK of no connection with a reset: its arrival says that the ACK got out.
   const table = { 'out tcp': 'drop', 'out syn': 'drop' } as const
+  // A new tuple for each: conntrack remembers the others for a while.
+  let port = 9100
 
   it.each([
     ['an ACK with the own mark skips the queue', ACK, MARK_OWN, 0, [[0, 'in rst', 0]]],
@@ -229,7 +231,8 @@ describe('own raw packets', () => {
   ] as const)('%s', async (_rule, flags, mark, sidecarUid, expected) => {
     await guard(pair.left, 'nft', { sidecarUid })
     const queued = await judge(pair.left, table)
-    expect(await exchange([flags, mark])).toBe(flags === SYN ? 'not sent' : 'sent')
+    port++
+    expect(await exchange([flags, mark], ADDRESS.right, port)).toBe(flags === SYN ? 'not sent' : 'sent')
     await sleep(200)
     expect(queued).toEqual(expected)
   })
