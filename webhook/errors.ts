@@ -84,7 +84,11 @@ export function refusalOf(error: unknown): HttpRefusal {
     const { code, message } = error
     return { status: STATUS[code], code, message, ...(retryAfterSeconds === undefined ? {} : { retryAfterSeconds }) }
   }
-  // Codes of certs/errors.ts: tokens and proofs that do not verify. A Pod whose claims do not fit gets no better.
+  // Codes of certs/errors.ts. These two come of signing: a shown WIT that is too large is no different to its sender.
+  if (error instanceof SynguardError && (error.code === 'wit-too-large' || error.code === 'wit-claims')) {
+    return { status: 422, code: error.code, message: error.message }
+  }
+  // Tokens and proofs that do not verify.
   if (error instanceof SynguardError && /^(wit|proof)-/.test(error.code)) {
     return { status: 401, code: error.code, message: error.message }
   }

@@ -3,7 +3,7 @@ import type { Cluster, ClusterChange, ClusterKind, ClusterKinds } from './cluste
 
 /** A cluster in memory, for the lab and for tests: objects are put and deleted by whoever plays the API server. */
 export interface MemoryCluster extends Cluster {
-  /** Creates or replaces an object (by kind, namespace and name); gives it a uid where it has none. */
+  /** Creates or replaces an object (by kind, namespace and name); without a uid it keeps the one it had, or gets a new one. */
   put<Kind extends ClusterKind>(kind: Kind, object: ClusterKinds[Kind]): void
   delete(kind: ClusterKind, name: string, namespace?: string): void
   /** A token as the kubelet projects it, bound to the Pod as it is now. */
@@ -56,12 +56,12 @@ export function createMemoryCluster(options: { now: () => number }): MemoryClust
 
   return {
     put(kind, object) {
-      const { name, namespace, uid = randomUUID() } = object.metadata ?? {}
+      const { name, namespace, uid } = object.metadata ?? {}
       if (name === undefined) throw new TypeError(`${kind}: metadata.name is missing`)
+      const known = objects[kind].get(keyOf(name, namespace))?.metadata?.uid
       // A copy: what callers do to their object later is no change of the cluster.
       const copy = structuredClone(object)
-      copy.metadata = { ...copy.metadata, uid: objects[kind].get(keyOf(name, namespace))?.metadata?.uid ?? uid }
-      if (object.metadata?.uid !== undefined) copy.metadata.uid = object.metadata.uid
+      copy.metadata = { ...copy.metadata, uid: uid ?? known ?? randomUUID() }
       change(kind, keyOf(name, namespace), copy)
     },
     delete(kind, name, namespace) {

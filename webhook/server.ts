@@ -10,6 +10,7 @@ import { isGuarded } from './admission/pod.ts'
 import type { InjectionSettings } from './admission/settings.ts'
 import type { Cluster } from './cluster.ts'
 import { createDirectory } from './directory/directory.ts'
+import { WebhookError } from './errors.ts'
 import type { Authority } from './issuer/authority.ts'
 import { createIssuer } from './issuer/issuer.ts'
 import { voidRelabelled } from './issuer/relabel.ts'
@@ -58,9 +59,13 @@ const CLOSE_MS = 1_000
 /** Health and metrics are asked by few. */
 const HEALTH_CONNECTIONS = 64
 
-/** The webhook's two servers over a cluster: HTTPS for admission and the issuer, plain HTTP for health and metrics. */
+/**
+ * The webhook's two servers over a cluster: HTTPS for admission and the issuer, plain HTTP for health and metrics.
+ * Throws WebhookError `setting-invalid` where its settings and those of injection contradict each other.
+ */
 export function createServer(options: ServerOptions): WebhookServer {
   const { cluster, authority, settings, injection, log } = options
+  if (injection !== undefined) requireAgreement(settings, injection)
   const now = options.now ?? (() => Math.floor(Date.now() / 1_000))
   const voids = createVoidList({ now, keepSeconds: settings.witLifetimeSeconds + settings.skewSeconds })
   const { namespaceLabel } = settings
@@ -158,6 +163,18 @@ export function createServer(options: ServerOptions): WebhookServer {
       directory.close()
       await Promise.all([close(https), close(health)])
     },
+  }
+}
+
+/** Pods that are injected but get no identity, or one of another trust domain, would never become ready. */
+function requireAgreement(settings: WebhookSettings, injection: InjectionSettings): void {
+  const { trustDomain, namespaceLabel } = injection
+  const { key, value } = settings.namespaceLabel
+  if (trustDomain !== settings.trustDomain) {
+    throw new WebhookError('setting-invalid', 'trustDomain must be the same for the issuer and for injection.')
+  }
+  if (namespaceLabel.key !== key || namespaceLabel.value !== value) {
+    throw new WebhookError('setting-invalid', 'namespaceLabel must be the same for the issuer and for injection.')
   }
 }
 

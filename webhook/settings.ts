@@ -61,12 +61,3 @@ export function createWebhookSettings(changes: Partial<WebhookSettings> = {}): W
   }
   return settings
 }
-
-/** Whether a namespace with these labels is selected for injection. */
-export function isSelected(
-  labels: Readonly<Record<string, string>> | undefined,
-  { key, value }: WebhookSettings['namespaceLabel'],
-): boolean {
-  if (labels === undefined || !Object.hasOwn(labels, key)) return false
-  return value === undefined || labels[key] === value
-}

@@ -1,5 +1,6 @@
 import type { V1Container, V1Namespace, V1Pod } from '@kubernetes/client-node'
 import type { NamedPort, PodIdentity, Protocol } from '../../api/identity.ts'
+import { CONTAINER_SIDECAR } from '../../api/names.ts'
 import { canonicalAddress } from '../../policy/address.ts'
 import { findDegradations } from '../admission/powers.ts'
 
@@ -25,10 +26,14 @@ export function servingContainers(pod: V1Pod): V1Container[] {
   return [...(pod.spec?.containers ?? []), ...sidecars]
 }
 
-/** The named container ports of the Pod's spec; the first holds where two share name and protocol, as for Services. */
+/**
+ * The named container ports of the Pod's spec; the first holds where two share name and protocol, as for Services.
+ * Without our own sidecar's: policies do not judge its traffic, and a WIT has no room to spare.
+ */
 export function namedPorts(pod: V1Pod): NamedPort[] {
   const ports = new Map<string, NamedPort>()
-  for (const { ports: declared = [] } of servingContainers(pod)) {
+  for (const { name: container, ports: declared = [] } of servingContainers(pod)) {
+    if (container === CONTAINER_SIDECAR) continue
     for (const { name, containerPort, protocol = 'TCP' } of declared) {
       const key = `${protocol}/${name}`
       if (name && !ports.has(key)) ports.set(key, { name, port: containerPort, protocol: protocol as Protocol })

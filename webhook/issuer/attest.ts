@@ -1,10 +1,11 @@
 import type { V1Namespace, V1Pod, V1PodSpec } from '@kubernetes/client-node'
 import { TOKEN_AUDIENCE } from '../../api/names.ts'
+import { isSelected } from '../admission/inject.ts'
 import type { Cluster, TokenReview } from '../cluster.ts'
 import { isLive, podAddresses } from '../directory/pod-identity.ts'
 import { WebhookError } from '../errors.ts'
 import { POD_WAIT_MS } from '../limits.ts'
-import { isSelected, type WebhookSettings } from '../settings.ts'
+import type { WebhookSettings } from '../settings.ts'
 
 /** A Pod that a token speaks for. */
 export interface BoundToken {
@@ -73,7 +74,7 @@ export async function attestPod(
     throw new WebhookError('pod-deleted', 'The Pod is past its deletion time.')
   }
   const namespace = options.cluster.get('Namespace', token.namespace)
-  if (namespace === undefined || !isSelected(namespace.metadata?.labels, options.namespaceLabel)) {
+  if (namespace === undefined || !isSelected(namespace.metadata?.labels ?? {}, options.namespaceLabel)) {
     throw new WebhookError('namespace-not-guarded', `Namespace ${token.namespace} is not selected for injection.`)
   }
   if (spec.hostNetwork === true || !options.isGuarded(spec)) {

@@ -1,8 +1,9 @@
 import type { V1Namespace, V1Pod, V1PodSpec } from '@kubernetes/client-node'
 import type { Labels } from '../../api/identity.ts'
+import { isSelected } from '../admission/inject.ts'
 import type { Cluster } from '../cluster.ts'
 import { isLive } from '../directory/pod-identity.ts'
-import { isSelected, type WebhookSettings } from '../settings.ts'
+import type { WebhookSettings } from '../settings.ts'
 import type { VoidList } from './voids.ts'
 
 /**
@@ -35,7 +36,8 @@ export function voidRelabelled(options: {
       // A Pod made anew under the old name has WITs of its own.
       if (before.metadata?.uid !== after.metadata?.uid) return
       const namespace = cluster.get('Namespace', after.metadata?.namespace ?? '')
-      if (namespace !== undefined && isSelected(namespace.metadata?.labels, namespaceLabel)) override(after, namespace)
+      if (namespace !== undefined && isSelected(namespace.metadata?.labels ?? {}, namespaceLabel))
+        override(after, namespace)
     } else if (kind === 'Namespace') {
       for (const pod of cluster.list('Pod')) {
         if (pod.metadata?.namespace === after.metadata?.name) override(pod, after)
