@@ -169,6 +169,7 @@ export async function startWebhook(changes: Partial<WebhookSettings> & { podWait
   return {
     cluster,
     certificate,
+    caPem: ca.certificatePem,
     authority,
     server,
     settings,
