@@ -1,5 +1,7 @@
 /** What the lab and its agents say to each other: one agent lives in each network namespace and acts like an application there. */
 
+import type { Served } from './server.ts'
+
 export interface ServePort {
   readonly protocol: 'TCP' | 'UDP'
   readonly port: number
@@ -32,6 +34,8 @@ export type AgentRequest =
     }
   /** TCP ports on which a socket of this network namespace listens. */
   | { readonly do: 'listening' }
+  /** What became of the connections that the servers of this agent accepted. */
+  | { readonly do: 'served' }
 
 /** What became of an attempt. `silent`: the connection stood, but nobody spoke; `timeout`: nothing ever came back. */
 export type Outcome = 'answered' | 'silent' | 'refused' | 'unreachable' | 'timeout'
@@ -56,6 +60,7 @@ export type AgentAnswers = {
   readonly transfer: { readonly milliseconds: number }
   readonly httpGet: { readonly status: number; readonly body: string }
   readonly listening: readonly number[]
+  readonly served: Served
 }
 
 /** An attempt that got through to a listener. */

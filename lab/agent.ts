@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs'
 import type { AgentAnswers, AgentRequest } from './agent-protocol.ts'
 import { httpGet, measureConnect, type OpenConnection, openConnection, reach, transfer } from './attempts.ts'
 import { answerChannel } from './channel.ts'
-import { startServer } from './server.ts'
+import { servedConnections, startServer } from './server.ts'
 
 const connections = new Map<string, OpenConnection>()
 const LISTEN = '0A' // TCP_LISTEN of include/net/tcp_states.h
@@ -66,6 +66,8 @@ async function perform(request: AgentRequest): Promise<AgentAnswers[keyof AgentA
       return await httpGet(request.address, request.port, request.path, request.timeoutMs)
     case 'listening':
       return listeningPorts()
+    case 'served':
+      return servedConnections()
   }
 }
 

@@ -37,6 +37,8 @@ export interface RunningPod {
   /** By container name: those that run and those that ran. */
   readonly logs: ReadonlyMap<string, ContainerLog>
   readonly containers: ReadonlyMap<string, Supervised>
+  /** Where each volume lies on this machine, by its name. */
+  readonly volumes: ReadonlyMap<string, string>
   /** Writes projected and ConfigMap volumes anew, as the kubelet does from time to time. */
   refreshVolumes(): Promise<void>
   /** Ends containers, native sidecars last. */
@@ -217,6 +219,7 @@ export async function startPod(pod: V1Pod, network: PodNetwork, host: PodHost): 
     agent,
     logs,
     containers: new Map([...sidecars, ...mains]),
+    volumes,
     async refreshVolumes() {
       await materializeVolumes(pod, host)
     },

@@ -11,9 +11,37 @@ export function startServer({ protocol, port }: ServePort, name: string): Promis
   return protocol === 'TCP' ? startTcpServer(port, name) : startUdpServer(port, name)
 }
 
+/** How accepted TCP connections ended (`closed`, or an errno name), in the order of their ends, and how many stand. */
+export interface Served {
+  readonly open: number
+  readonly endings: readonly string[]
+}
+
+let openConnections = 0
+/** The newest ones: a long run must not fill the memory. */
+let endings: string[] = []
+const ENDINGS = 1000
+
+export function servedConnections(): Served {
+  return { open: openConnections, endings }
+}
+
+function watchEnd(socket: Socket): void {
+  let how = 'closed'
+  openConnections++
+  socket.on('error', (error: NodeJS.ErrnoException) => {
+    how = error.code ?? error.message
+    socket.destroy()
+  })
+  socket.once('close', () => {
+    openConnections--
+    endings = [...endings.slice(1 - ENDINGS), how]
+  })
+}
+
 function startTcpServer(port: number, name: string): Promise<void> {
   const server = createServer({ noDelay: true }, (socket) => {
-    socket.on('error', () => socket.destroy())
+    watchEnd(socket)
     socket.write(`${name}\n`)
     socket.once('data', (first) => answer(socket, Buffer.from(first as Uint8Array)))
   })
