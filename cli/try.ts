@@ -1,4 +1,4 @@
-import { bringUp, findUnenforced } from '../lab/bring-up.ts'
+import { bringUp, findUnenforced, fixedNetworks } from '../lab/bring-up.ts'
 import { findDifferences, readExpectations } from '../lab/expectation.ts'
 import { guardOf } from '../lab/guard.ts'
 import { listConnections, listPlaces } from '../lab/judge.ts'
@@ -8,6 +8,7 @@ import { formatMatrix } from '../lab/matrix.ts'
 import { isDisagreement, tryConnections } from '../lab/reachability.ts'
 import { stopOnSignals } from '../lab/run.ts'
 import { readArguments, requireArgument } from './arguments.ts'
+import { CliError } from './errors.ts'
 
 export const TRY_HELP = `synguard try DIR [--json] [--expect FILE]
 
@@ -25,6 +26,16 @@ Ends with 0; with 1 where an expectation is not met, or the network and the poli
 
 const note = (line: string) => process.stderr.write(`${line}\n`)
 
+/** IPv6 needs 1280; 65,535 is the largest packet. */
+function readMtu(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined
+  const bytes = Number(text)
+  if (!Number.isInteger(bytes) || bytes < 1280 || bytes > 65_535) {
+    throw new CliError('cli-usage', `--mtu ${text} must be a whole number from 1280 to 65535`)
+  }
+  return bytes
+}
+
 /** `synguard try`; returns the exit status. */
 export async function runTry(args: readonly string[]): Promise<number> {
   const options = {
@@ -36,9 +47,13 @@ export async function runTry(args: readonly string[]): Promise<number> {
   const directory = requireArgument(positional, 'DIR')
   const manifests = readManifests(directory)
   const expectations = values.expect === undefined ? [] : readExpectations(values.expect)
-  const mtuBytes = values.mtu === undefined ? undefined : Number(values.mtu)
+  const mtuBytes = readMtu(values.mtu)
 
-  const lab = await createLab({ ...(mtuBytes !== undefined && { mtuBytes }), onProgress: note })
+  const lab = await createLab({
+    ...(mtuBytes !== undefined && { mtuBytes }),
+    podNetworks: fixedNetworks(manifests.pods),
+    onProgress: note,
+  })
   stopOnSignals(lab.stop)
   try {
     const pods = await bringUp(lab, manifests)

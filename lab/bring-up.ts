@@ -10,6 +10,12 @@ import { createAddressPool } from './network.ts'
 /** Pods that start at once: each costs CPU, and one that starves misses its probe. */
 const PARALLEL_STARTS = 4
 
+/** The addresses that manifests fix for Pods, each as a network of its own: sidecars must take them for the cluster's. */
+export function fixedNetworks(pods: readonly V1Pod[]): string[] {
+  const addresses = pods.flatMap((pod) => (pod.status?.podIPs ?? []).map(({ ip }) => ip))
+  return addresses.map((address) => `${address}/${address.includes(':') ? 128 : 32}`)
+}
+
 /** The Pods with their addresses in status: the manifest's own, else the next of the pool in the order given. */
 export function assignAddresses(pods: readonly V1Pod[]): V1Pod[] {
   const pool = createAddressPool()

@@ -12,15 +12,18 @@ export const LAB_ISSUER = {
 
 const NODE = [process.execPath, '--no-warnings', '--disable-sigusr1', '--max-semi-space-size=1']
 
-/** The installation's settings for the lab: the sidecar of this checkout, policies from a directory of the run. */
-export function labInjectionSettings(policyDirectory: string): InjectionSettings {
+/**
+ * The installation's settings for the lab: the sidecar of this checkout, policies from a directory of the run.
+ * `podNetworks` are CIDRs of Pods outside of the usual private ranges.
+ */
+export function labInjectionSettings(policyDirectory: string, podNetworks: readonly string[] = []): InjectionSettings {
   return {
     ...DEFAULT_INJECTION_SETTINGS,
     image: 'synguard-sidecar:lab',
     imagePullPolicy: 'Never',
     issuerUrl: `https://${LAB_ISSUER.address}:${LAB_ISSUER.port}`,
     issuerName: LAB_ISSUER.name,
-    clusterNetworks: [...LAB_ADDRESSES.podNetworks, ...LAB_ADDRESSES.serviceNetworks],
+    clusterNetworks: [...DEFAULT_INJECTION_SETTINGS.clusterNetworks, ...podNetworks],
     policySource: { kind: 'directory', hostPath: policyDirectory },
     command: {
       init: [...NODE, join(CHECKOUT, 'sidecar', 'init.ts')],

@@ -79,11 +79,14 @@ export function createAddressPool(): {
   }
   return {
     take(fixed = []) {
-      if (fixed.length > 0) return fixed.map((address) => claim(canonicalAddress(address)))
+      const claimed = fixed.map((address) => claim(canonicalAddress(address)))
+      // Pods reach the issuer over IPv4, so one that fixes an IPv6 address alone gets an IPv4 address beside it.
+      if (claimed.some((address) => !address.includes(':'))) return claimed
       for (last++; last < 65_000; last++) {
         // The same number in both families, so that a log is read easily.
         const addresses = [`10.244.${last >> 8}.${last & 255}`, `fd00:10:244::${last.toString(16)}`]
-        if (!addresses.some((address) => used.has(address))) return addresses.map(claim)
+        if (addresses.some((address) => used.has(address))) continue
+        return claimed.length > 0 ? [...claimed, claim(addresses[0] ?? '')] : addresses.map(claim)
       }
       throw new LabError('lab-address', 'the address space of the lab is used up')
     },
