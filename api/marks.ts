@@ -9,12 +9,8 @@ export const MARK_RELEASED = 0x80000000
 export const MARK_REVOKED = 0x40000000
 /** Packet: made by the sidecar through its raw socket. Connection: one of the sidecar's own, never judged by policy. */
 export const MARK_OWN = 0x20000000
-/** Packet only: save the mark to the connection, then drop the packet (the proof ends this way). */
-export const MARK_CONSUME = 0x10000000
 /** Index of the peer in the sidecar's identity table; 0 means that the peer showed no WIT. */
 export const MARK_INDEX = 0x000fffff
 
-/** What a rule saves from a packet's mark to its connection's mark. */
-export const MARK_SAVED = 0xe00fffff
-/** All bits that are ours in a packet's mark: cleared before a rule trusts them. */
-export const MARK_ALL = 0xf00fffff
+/** All bits that are ours: cleared in a packet's mark before a rule trusts them, saved to its connection's. */
+export const MARK_ALL = 0xe00fffff

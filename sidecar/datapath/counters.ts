@@ -42,7 +42,7 @@ export function createCounters(): Counters {
     datagram: 0,
     other: 0,
   }
-  const verdicts: Record<Action, number> = { pass: 0, release: 0, consume: 0, refuse: 0, drop: 0, hold: 0 }
+  const verdicts: Record<Action, number> = { pass: 0, release: 0, refuse: 0, drop: 0, hold: 0 }
   const released = {
     ingress: { identified: 0, plain: 0, own: 0 },
     egress: { identified: 0, plain: 0, own: 0 },

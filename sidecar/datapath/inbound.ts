@@ -31,7 +31,7 @@ import { addressText, denies, type Gate, peerName } from './gate.ts'
 import { type HalfOpen, tupleKey } from './half-open.ts'
 import { decideIdentified, judgeAddress, type Meeting } from './judge.ts'
 import { judgeMidstream } from './midstream.ts'
-import { consume, drop, hold, type Outcome, pass, refuse, release } from './outcome.ts'
+import { drop, hold, type Outcome, pass, refuse, release } from './outcome.ts'
 import type { KnownPeer } from './peers.ts'
 import { clientView, serverView } from './views.ts'
 
@@ -285,6 +285,11 @@ const EMPTY = new Uint8Array(0)
 
 // ---- Proof, and everything else that arrives before the connection is released ----
 
+/**
+ * A good proof is noted and dropped; the packet behind it, the client kernel's own ACK, then releases the connection.
+ * Were it released here, later packets would pass by while that ACK still waits in the queue, and an ACK that reaches
+ * a connection already closed makes the server's kernel send a reset, which ends whatever uses the tuple next.
+ */
 function handleProof(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
   gate.counters.packet('proof-in')
   if (!gate.own) return drop(outcome, 'not-ready')
@@ -299,13 +304,20 @@ function handleProof(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome
     return refuse(outcome, 'policy', stripPayload(bytes, packet, outcome.packet))
   }
   const key = tupleKey(bytes, packet, true)
-  const slot = gate.halfOpen.find(key)
-  if (slot && slot.clientIsn === proofClientIsn(packet)) {
-    slot.peer = peer
-    if (!slot.proved) gate.counters.released('ingress', 'identified')
-    slot.proved = true
+  const clientIsn = proofClientIsn(packet)
+  let slot = gate.halfOpen.find(key)
+  if (slot?.kind !== 'identified' || slot.clientIsn !== clientIsn) {
+    // The slot went to another connection meanwhile; the proof alone carries all that is needed.
+    slot = gate.halfOpen.claim(key)
+    fillSlot(slot, 'identified', peer, packet)
+    slot.clientIsn = clientIsn
+    slot.serverIsn = (packet.acknowledgement - 1) >>> 0
+    slot.answered = true
   }
-  consume(outcome, peer.index)
+  if (!slot.proved) gate.counters.released('ingress', 'identified')
+  slot.peer = peer
+  slot.proved = true
+  drop(outcome)
 }
 
 /** ACKs and data of a connection that is not released: they overtook the proof, the proof was lost, or it is old. */

@@ -3,10 +3,10 @@ import type { Refusal } from '../handshake/reasons.ts'
 
 /**
  * pass: let through, the connection stays unauthorised. release: let through and authorise the connection.
- * consume: authorise the connection, drop this packet. refuse: reset or ICMP error. drop: silently.
+ * refuse: reset or ICMP error. drop: silently.
  * hold: keep the packet until `need` is answered, then judge it anew.
  */
-export type Action = 'pass' | 'release' | 'consume' | 'refuse' | 'drop' | 'hold'
+export type Action = 'pass' | 'release' | 'refuse' | 'drop' | 'hold'
 
 export type Need =
   | { readonly kind: 'ready' }
@@ -65,11 +65,6 @@ export function release(outcome: Outcome, mark: number, packetBytes = 0, replyBy
   outcome.mark = mark
   outcome.packetBytes = packetBytes
   outcome.replyBytes = replyBytes
-}
-
-export function consume(outcome: Outcome, mark: number): void {
-  settle(outcome, 'consume')
-  outcome.mark = mark
 }
 
 export function drop(outcome: Outcome, refusal: Refusal | '' = '', replyBytes = 0): void {

@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
-import { MARK_CONSUME, MARK_OWN, MARK_RELEASED, MARK_REVOKED } from '../../api/marks.ts'
+import { MARK_OWN, MARK_RELEASED, MARK_REVOKED } from '../../api/marks.ts'
 import { createMacState } from '../handshake/hmac.ts'
 import { EAGAIN } from '../netlink/libc.ts'
 import { messageBytes, nextMessage } from '../netlink/message.ts'
@@ -83,7 +83,6 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): void {
     let mark = 0
     let verdict = NF_ACCEPT
     if (outcome.action === 'release') mark = MARK_RELEASED | outcome.mark
-    else if (outcome.action === 'consume') mark = MARK_RELEASED | MARK_CONSUME | outcome.mark
     else if (outcome.action === 'refuse') mark = MARK_REVOKED
     else if (outcome.action === 'drop') verdict = NF_DROP
     if (outcome.refusal !== '' && verdict === NF_DROP) gate.counters.dropped(outcome.refusal)

@@ -3,7 +3,7 @@
  *
  * Every rule is written as iptables-save prints it, so that what is installed can be compared with what is read back.
  */
-import { MARK_ALL, MARK_CONSUME, MARK_OWN, MARK_RELEASED, MARK_REVOKED, MARK_SAVED } from '../../api/marks.ts'
+import { MARK_ALL, MARK_OWN, MARK_RELEASED, MARK_REVOKED } from '../../api/marks.ts'
 import { RulesError } from './errors.ts'
 
 export type Family = 4 | 6
@@ -48,9 +48,9 @@ const NOT_SYN = '-p tcp -m tcp ! --tcp-flags SYN SYN'
 const TO_LOOPBACK = '-o lo -j RETURN'
 const FROM_LOOPBACK = '-i lo -j RETURN'
 const CLEAR_PACKET_MARK = `-j MARK --set-xmark ${bits(0, MARK_ALL)}`
-const CLEAR_CONNECTION_MARK = `-j CONNMARK --set-xmark ${bits(0, MARK_SAVED)}`
-const RESTORE_MARK = `-j CONNMARK --restore-mark --nfmask ${hex(MARK_SAVED)} --ctmask ${hex(MARK_SAVED)}`
-const SAVE_MARK = `-j CONNMARK --save-mark --nfmask ${hex(MARK_SAVED)} --ctmask ${hex(MARK_SAVED)}`
+const CLEAR_CONNECTION_MARK = `-j CONNMARK --set-xmark ${bits(0, MARK_ALL)}`
+const RESTORE_MARK = `-j CONNMARK --restore-mark --nfmask ${hex(MARK_ALL)} --ctmask ${hex(MARK_ALL)}`
+const SAVE_MARK = `-j CONNMARK --save-mark --nfmask ${hex(MARK_ALL)} --ctmask ${hex(MARK_ALL)}`
 
 /** Packets of judged connections never see the queue: released ones pass, the filter table refuses revoked ones. */
 const SKIP_QUEUE = [
@@ -121,11 +121,8 @@ function verdictRules(options: RulesetOptions, before: readonly string[], silent
       ]
   return [
     ...before,
-    // The fast path. A second proof can be judged after the first released the connection, and a SYN on a released
-    // tuple can be refused: both verdicts hold over the connection's mark.
-    `-m mark --mark ${bits(0, MARK_CONSUME | MARK_REVOKED)} -m connmark --mark ${bits(MARK_RELEASED, JUDGED)} -j RETURN`,
-    `-m mark --mark ${bits(MARK_CONSUME, MARK_CONSUME)} ${SAVE_MARK}`,
-    `-m mark --mark ${bits(MARK_CONSUME, MARK_CONSUME)} -j DROP`,
+    // The fast path. A packet refused on a released tuple (a SYN) stays refused.
+    `-m mark --mark ${bits(0, MARK_REVOKED)} -m connmark --mark ${bits(MARK_RELEASED, JUDGED)} -j RETURN`,
     `-p ${icmp(options.family)} -j RETURN`,
     // A SYN on a revoked tuple has a verdict of its own, and a reset must reach whoever still waits.
     `-p tcp -m tcp --tcp-flags SYN,RST NONE ${revokedConnection} -j REJECT --reject-with tcp-reset`,

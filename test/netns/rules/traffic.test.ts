@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals'
-import { MARK_CONSUME, MARK_OWN, MARK_RELEASED, MARK_REVOKED } from '../../../api/marks.ts'
+import { MARK_OWN, MARK_RELEASED, MARK_REVOKED } from '../../../api/marks.ts'
 import type { RulesetOptions } from '../../../sidecar/rules/ruleset.ts'
 import { ADDRESS, createPair, inside, type Pair, type Running, runScript, startScript } from './namespaces.ts'
 
@@ -73,17 +73,6 @@ describe.each(['nft', 'legacy'])('with iptables-%s', (backend) => {
     expect(queued).toEqual([
       [0, 'out syn', 0],
       [0, 'in syn-ack', 0],
-    ])
-  })
-
-  it('a consumed packet releases its connection', async () => {
-    await guard(pair.right, backend)
-    const queued = await judge(pair.right, { 'in tcp': (RELEASED | MARK_CONSUME) >>> 0 })
-    expect(await exchange('tcp')).toBe('echoed')
-    expect(queued).toEqual([
-      [0, 'in syn', 0],
-      [0, 'out syn-ack', 0],
-      [0, 'in tcp', 0],
     ])
   })
 
@@ -168,13 +157,6 @@ describe('with iptables-nft', () => {
     ])
   })
 
-  it('a consumed packet goes no further', async () => {
-    await guard(pair.right, backend)
-    const queued = await judge(pair.right, { 'in other': (RELEASED | MARK_CONSUME) >>> 0 })
-    expect(await exchange('udp')).toBe('ABORT_ERR')
-    expect(queued).toEqual([[1, 'in other', 0]])
-  })
-
   it("an arriving SYN on a released tuple is queued and shows the connection's mark", async () => {
     await guard(pair.right, backend)
     const queued = await judge(pair.right, { 'in tcp': RELEASED })
@@ -226,7 +208,7 @@ describe('own raw packets', () => {
     ['an ACK with the own mark skips the queue', ACK, MARK_OWN, 0, [[0, 'in rst', 0]]],
     ['a SYN with the own mark is dropped on the spot', SYN, MARK_OWN, 0, []],
     ['an ACK without the mark is queued', ACK, 0, 0, [[0, 'out tcp', 0]]],
-    ['an ACK with a mark that claims a verdict is queued, the mark gone', ACK, 0xf0000001, 0, [[0, 'out tcp', 0]]],
+    ['an ACK with a mark that claims a verdict is queued, the mark gone', ACK, 0xe0000001, 0, [[0, 'out tcp', 0]]],
     ["an ACK with the own mark from another user's socket is queued", ACK, MARK_OWN, 15900, [[0, 'out tcp', 0]]],
   ] as const)('%s', async (_rule, flags, mark, sidecarUid, expected) => {
     await guard(pair.left, 'nft', { sidecarUid })

@@ -42,6 +42,20 @@ function synAckFrom(client: TestPod, server: TestPod, port = 80, sourcePort = 40
   })
 }
 
+/** The client kernel's own ACK, or data behind it. */
+function ackFrom(client: TestPod, server: TestPod, payload = '', sourcePort = 40_000): Buffer {
+  return segment({
+    from: client.address,
+    to: server.address,
+    fromPort: sourcePort,
+    toPort: 80,
+    sequence: CLIENT_ISN + 1,
+    acknowledgement: (SERVER_ISN + 1) >>> 0,
+    flags: ACK,
+    payload: Buffer.from(payload),
+  })
+}
+
 function expectIntact(bytes: Buffer, payloadBytes?: number): void {
   const packet = createPacket()
   expect(decodePacket(bytes, packet)).toBe('ok')
@@ -76,8 +90,10 @@ describe('a handshake between two guarded Pods', () => {
     expectIntact(synAckIn.packet, 0)
     expectIntact(proof, 88)
 
-    const proved = await settle(server, 'in', proof)
-    expect({ action: proved.action, marked: proved.mark > 0 }).toEqual({ action: 'consume', marked: true })
+    expect(judge(server, 'in', ackFrom(client, server)).action).toBe('drop')
+    expect((await settle(server, 'in', proof)).action).toBe('drop')
+    const acknowledged = judge(server, 'in', ackFrom(client, server))
+    expect({ action: acknowledged.action, marked: acknowledged.mark > 0 }).toEqual({ action: 'release', marked: true })
   })
 
   it('ends its proof where the data begins, so that a late copy is an old duplicate', async () => {
@@ -97,14 +113,16 @@ describe('a handshake between two guarded Pods', () => {
     const synAck = judge(server, 'out', synAckFrom(client, server, 80, 40_001)).packet
     const accepted = judge(client, 'in', synAck)
     expect(accepted.action).toBe('release')
-    expect(judge(server, 'in', accepted.reply ?? Buffer.alloc(0)).action).toBe('consume')
+    judge(server, 'in', accepted.reply ?? Buffer.alloc(0))
+    expect(judge(server, 'in', ackFrom(client, server, '', 40_001)).action).toBe('release')
   })
 
   it('accepts a proof after the half-open slot was reused: the proof alone carries all that is needed', async () => {
     const { client, server } = await twoPods()
     const { proof } = await handshake(client, server)
     for (let port = 0; port < 9_000; port++) server.gate.halfOpen.claim(`flood ${port}`)
-    expect(judge(server, 'in', proof).action).toBe('consume')
+    judge(server, 'in', proof)
+    expect(judge(server, 'in', ackFrom(client, server)).action).toBe('release')
   })
 
   it('refuses at the SYN what the ingress policy denies, with the frame removed', async () => {
@@ -148,21 +166,12 @@ describe('a handshake between two guarded Pods', () => {
   it('asks for a lost proof by repeating the SYN-ACK, and the client proves again', async () => {
     const { client, server } = await twoPods()
     await handshake(client, server)
-    const data = segment({
-      from: client.address,
-      to: server.address,
-      fromPort: 40_000,
-      toPort: 80,
-      sequence: CLIENT_ISN + 1,
-      acknowledgement: (SERVER_ISN + 1) >>> 0,
-      flags: ACK,
-      payload: Buffer.from('GET /'),
-    })
+    const data = ackFrom(client, server, 'GET /')
     const early = judge(server, 'in', data)
     expect(early.action).toBe('drop')
     const again = judge(client, 'in', early.reply ?? Buffer.alloc(0))
     expect(again.action).toBe('release')
-    expect(judge(server, 'in', again.reply ?? Buffer.alloc(0)).action).toBe('consume')
+    judge(server, 'in', again.reply ?? Buffer.alloc(0))
     expect(judge(server, 'in', data).action).toBe('release')
     expect(judge(server, 'in', data).reply).toBeUndefined()
   })
@@ -212,7 +221,8 @@ describe('what does not fit the handshake', () => {
     const { proof } = await handshake(client, server)
     const altered = Buffer.from(proof)
     altered.writeUInt8(altered.readUInt8(at) ^ 1, at)
-    expect(judge(server, 'in', altered).action).toBe('drop')
+    judge(server, 'in', altered)
+    expect(judge(server, 'in', ackFrom(client, server)).action).toBe('drop')
   })
 
   it('refuses a WIT from an address that it does not name', async () => {
@@ -334,7 +344,8 @@ describe('modes', () => {
       settings: { mode: 'audit' },
     })
     const { proof } = await handshake(client, server)
-    expect((await settle(server, 'in', proof)).action).toBe('consume')
+    await settle(server, 'in', proof)
+    expect(judge(server, 'in', ackFrom(client, server)).action).toBe('release')
     expect(server.gate.counters.values()['would_deny_total|ingress|policy']).toBe(2)
     expect(server.reports.map(({ enforced }) => enforced)).toEqual([false, false])
   })
@@ -349,7 +360,8 @@ describe('modes', () => {
     })
     const { syn, proof } = await handshake(client, server)
     expect(syn.length).toBeGreaterThan(40)
-    expect((await settle(server, 'in', proof)).action).toBe('consume')
+    await settle(server, 'in', proof)
+    expect(judge(server, 'in', ackFrom(client, server)).action).toBe('release')
     expect(server.reports).toEqual([])
   })
 })
