@@ -88,9 +88,13 @@ function enforcedBy(place: Place, policies: readonly NetworkPolicy[], type: Poli
     .map((policy) => ({ ...policy, policyTypes: [type] }))
 }
 
-/** A place as its peer's policies see it: where only shown identities count, a Pod without a guard is an address. */
-function endpointFor(place: Place, address: string, judge: Place): Endpoint {
-  const isShown = place.guard !== undefined || judge.guard?.peersWithoutIdentity !== 'deny'
+/**
+ * A place as its peer's policies see it: where only shown identities count, a Pod without a guard is an address.
+ * That holds for TCP alone, as no other protocol shows identities.
+ */
+function endpointFor(place: Place, address: string, judge: Place, protocol: Protocol): Endpoint {
+  const isShownOnly = judge.guard?.peersWithoutIdentity === 'deny' && protocol === 'TCP'
+  const isShown = place.guard !== undefined || !isShownOnly
   return place.pod !== undefined && isShown ? { pod: place.pod, address } : { address }
 }
 
@@ -107,8 +111,8 @@ export function judgeConnection(
   }
   const answer = evaluateConnection({
     policies: [...enforcedBy(from, policies, 'Egress'), ...enforcedBy(to, policies, 'Ingress')],
-    client: endpointFor(from, pair.source, to),
-    server: endpointFor(to, pair.destination, from),
+    client: endpointFor(from, pair.source, to, protocol),
+    server: endpointFor(to, pair.destination, from, protocol),
     protocol,
     port,
   })

@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import type { V1Namespace, V1Pod, V1Service } from '@kubernetes/client-node'
-import { parseAllDocuments } from 'yaml'
+import { parseAllDocuments, type Tags } from 'yaml'
 import { parseNetworkPolicy } from '../policy/parse.ts'
 import type { NetworkPolicy } from '../policy/types.ts'
 import { LabError } from './errors.ts'
@@ -55,14 +55,20 @@ const API_VERSIONS: Readonly<Record<string, string>> = {
 /** More Pods than this are taken for a slip of the pen. */
 const MAX_REPLICAS = 200
 
+/**
+ * YAML 1.1, as kubectl reads it (0644 is octal), without timestamps and sexagesimal numbers. Kinder in one thing: only
+ * `true` and `false` are booleans, so that a namespace may be called y.
+ */
+function chooseTags(tags: Tags): Tags {
+  const kept = tags.filter(
+    (tag) => typeof tag === 'string' || (tag.format !== 'TIME' && !/:(timestamp|bool)$/.test(tag.tag)),
+  )
+  return [...kept, 'bool']
+}
+
 /** The documents of a file, a List's items each as one. Throws `lab-manifest` for text that is not YAML. */
 export function readDocuments(text: string, fileName: string): Field[] {
-  // As kubectl reads it: YAML 1.1 without timestamps and sexagesimal numbers.
-  const documents = parseAllDocuments(text, {
-    version: '1.1',
-    customTags: (tags) =>
-      tags.filter((tag) => typeof tag === 'string' || (tag.format !== 'TIME' && !tag.tag.endsWith(':timestamp'))),
-  })
+  const documents = parseAllDocuments(text, { version: '1.1', customTags: chooseTags })
   return documents.flatMap((document, index) => {
     const where = documents.length > 1 ? `${fileName} document ${index + 1}` : fileName
     const [error] = document.errors
