@@ -18,7 +18,7 @@ export type AgentRequest =
   | { readonly do: 'serve'; readonly ports: readonly ServePort[]; readonly name: string }
   /** One attempt: TCP connect, or a datagram repeated until it is answered. */
   | { readonly do: 'reach'; readonly target: Target; readonly timeoutMs: number }
-  /** `count` TCP connects one after the other, each closed by a reset so that no port stays in TIME_WAIT. */
+  /** `count` TCP connections one after the other, each until the server's first byte. */
   | { readonly do: 'measure'; readonly target: Target; readonly count: number }
   /** Opens a TCP connection that stays; `ended` answers when it ends. */
   | { readonly do: 'open'; readonly target: Target; readonly connection: string }
@@ -52,7 +52,7 @@ export interface Reached {
 export type AgentAnswers = {
   readonly serve: null
   readonly reach: Reached
-  /** Microseconds of each connect. */
+  /** Microseconds of each connection. */
   readonly measure: readonly number[]
   readonly open: Reached
   /** How the connection ended, and after how long since `open`. */

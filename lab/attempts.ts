@@ -73,12 +73,15 @@ function firstLine(bytes: string | Buffer): string {
   return bytes.slice(0, 256).toString().split('\n', 1)[0] ?? ''
 }
 
-/** Microseconds from connect() to the kernel's word that it stands. */
+/**
+ * Microseconds from connect() to the server's first byte: both ends have then passed the connection, the server's
+ * application too. Closed by a reset, so that no port stays in TIME_WAIT.
+ */
 export function measureConnect({ address, port }: Target): Promise<number> {
   return new Promise((resolve, reject) => {
     const start = process.hrtime.bigint()
     const socket = connect({ host: address, port })
-    socket.once('connect', () => {
+    socket.once('data', () => {
       const microseconds = microsecondsSince(start)
       socket.once('close', () => resolve(microseconds))
       socket.resetAndDestroy()

@@ -45,7 +45,7 @@ interface Pair {
 
 const WARM_UP_ROUNDS = 10
 
-/** Medians of connect() times, plain and guarded in turn, so that both have the same neighbours. */
+/** Medians of the time to the server's first byte, plain and guarded in turn, so that both have the same neighbours. */
 export async function measureHandshakes(
   plain: Pair,
   guarded: Pair,

@@ -63,7 +63,7 @@ async function runDemo(lab: Lab, say: (line: string) => void) {
   for (const [pod, seen] of Object.entries(identities)) say(`${pod} saw ${seen.join(', ') || 'nobody'}`)
 
   const guarded = { client: requirePod(lab, 'frontend/web-0'), server: requirePod(lab, 'backend/store-0'), port: 6379 }
-  say('\nHandshake, frontend to backend, against plain TCP (median of interleaved rounds)')
+  say('\nFrom connect to the first byte, frontend to backend, against plain TCP (medians of interleaved rounds)')
   const handshake = await measureHandshakes({ client: plainClient, server: plainServer, port: 80 }, guarded)
   say(`plain ${handshake.plainMicroseconds} us, guarded ${handshake.guardedMicroseconds} us: ${handshake.ratio} times`)
 

@@ -45,6 +45,9 @@ export interface Lab {
   admitPod(pod: V1Pod): Promise<V1Pod>
   /** Runs an admitted Pod until it is ready. */
   runPod(admitted: V1Pod): Promise<RunningPod>
+  /** Replaces a running Pod's labels in the cluster, as `kubectl label` does. */
+  relabelPod(key: string, labels: Readonly<Record<string, string>>): Promise<void>
+  /** Deletes a Pod: it is terminating while its containers end, then it and its network are gone. */
   stopPod(key: string): Promise<void>
   /** Removes everything. */
   stop(): Promise<void>
@@ -235,10 +238,19 @@ async function assembleLab(run: Run, options: LabOptions): Promise<Lab> {
         throw error
       }
     },
+    async relabelPod(key, labels) {
+      const pod = pods.get(key)
+      if (pod === undefined) throw new LabError('lab-unsupported', `Pod ${key} does not run`)
+      await putPod({ ...pod, metadata: { ...pod.metadata, labels: { ...labels } } })
+    },
     async stopPod(key) {
       const runningPod = running.get(key)
-      if (runningPod === undefined) return
+      const pod = pods.get(key)
+      if (runningPod === undefined || pod === undefined) return
       running.delete(key)
+      const terminating = withStatus(pod, runningPod.network.addresses, false)
+      const metadata = { ...pod.metadata, deletionTimestamp: new Date(), deletionGracePeriodSeconds: 30 }
+      await putPod({ ...terminating, metadata, status: { ...terminating.status, phase: 'Running' } })
       await runningPod.stop()
       await removePod(key)
       await network.removePod(runningPod.network)

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { formatAddress, parseAddress } from '../policy/address.ts'
 import { runCommand, runIpBatch, writeSysctls } from './command.ts'
 import { LabError } from './errors.ts'
@@ -102,8 +103,18 @@ async function addNamespace(netns: string, sysctls: readonly string[]): Promise<
   await runIpBatch(netns, ['link set lo up'])
 }
 
+/** The bridge's netfilter hooks are a module on most machines, and nothing loads it by itself. */
+async function loadBridgeNetfilter(): Promise<void> {
+  if (existsSync('/proc/sys/net/bridge')) return
+  await runCommand('modprobe', ['br_netfilter']).catch((cause: unknown) => {
+    const what = 'the kernel module br_netfilter is not loaded and could not be; without it Services do not work'
+    throw new LabError('lab-unsupported', what, { cause })
+  })
+}
+
 /** Makes the node with its bridge, and a network outside of the cluster behind it. */
 export async function createNetwork({ runId, mtuBytes = 1500 }: NetworkOptions): Promise<Network> {
+  await loadBridgeNetfilter()
   const node = `sgl-${runId}-node`
   const external = `sgl-${runId}-ext`
   await Promise.all([addNamespace(node, NODE_SYSCTLS), addNamespace(external, POD_SYSCTLS)])
