@@ -41,6 +41,7 @@ export const METRICS = {
   packets_dropped_total: counter('Packets dropped in silence, by reason.', 'reason'),
   syn_ack_repeats_total: counter('SYN-ACKs that the sidecar repeated itself because a proof was missing.'),
   raw_send_failures_total: counter('Packets of the sidecar itself that the kernel did not take.'),
+  verdict_failures_total: counter('Verdicts that the kernel did not take: the packet was gone already.'),
   wit_verifications_total: counter(
     'Identity tokens of peers that were verified; result is ok or an error code.',
     'result',

@@ -34,6 +34,7 @@ export function applyMessage(gate: Gate, message: Exclude<ToWorker, { type: 'sto
       gate.ready = message.ready
       return message.ready ? 'ready' : undefined
     case 'verified': {
+      gate.verifying.delete(message.key)
       const section = Buffer.from(message.section)
       if (typeof message.result === 'string') gate.peers.refuse(section, message.result, gate.nowMilliseconds)
       else gate.peers.add(createKnownPeer(section, message.result))

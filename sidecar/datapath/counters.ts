@@ -24,7 +24,7 @@ export interface Counters {
   released(direction: 'ingress' | 'egress', peer: 'identified' | 'plain' | 'own'): void
   denied(direction: 'ingress' | 'egress', refusal: Refusal, enforced: boolean): void
   dropped(refusal: Refusal): void
-  add(name: 'syn_ack_repeats_total' | 'raw_send_failures_total'): void
+  add(name: 'syn_ack_repeats_total' | 'raw_send_failures_total' | 'verdict_failures_total'): void
   /** All values so far; they only rise. */
   values(): Record<string, number>
 }

@@ -15,6 +15,7 @@ import { type BoundedMap, createBoundedMap } from './bounded-map.ts'
 import {
   MAXIMUM_FRAMELESS_ADDRESSES,
   MAXIMUM_HALF_OPEN,
+  MAXIMUM_HELD_PACKETS,
   MAXIMUM_PEERS,
   MAXIMUM_RECENT_SYNS,
   MAXIMUM_REFUSED_WITS,
@@ -111,6 +112,8 @@ export interface Gate {
   readonly halfOpen: HalfOpenRing
   readonly recentSyns: RecentSyns
   readonly frameless: BoundedMap<string, true>
+  /** Keys of the verifications under way, and since when (milliseconds). */
+  readonly verifying: BoundedMap<string, number>
   readonly verifications: { take(source: string, nowMilliseconds: number): boolean }
   readonly allVerifications: { take(nowMilliseconds: number): boolean }
   readonly reports: { take(nowMilliseconds: number): boolean }
@@ -142,6 +145,7 @@ export function createGate(parts: {
     halfOpen: createHalfOpenRing(MAXIMUM_HALF_OPEN),
     recentSyns: createRecentSyns(MAXIMUM_RECENT_SYNS),
     frameless: createBoundedMap(MAXIMUM_FRAMELESS_ADDRESSES),
+    verifying: createBoundedMap(MAXIMUM_HELD_PACKETS),
     verifications: createSourceBuckets(
       VERIFICATIONS_PER_SOURCE_PER_SECOND,
       VERIFICATIONS_PER_SOURCE_BURST,

@@ -23,7 +23,7 @@ export interface HalfOpen {
 /** A ring of reused slots: a new connection takes the oldest one, so a flood costs no memory. */
 export interface HalfOpenRing {
   find(key: string): HalfOpen | undefined
-  /** The slot of this key: the one it has, or the oldest of the ring, with `proved` and counts reset. */
+  /** A slot for this key, the ring's oldest, with `proved` and counts reset. The key's former slot is forgotten. */
   claim(key: string): HalfOpen
   size(): number
 }
@@ -36,19 +36,15 @@ export function createHalfOpenRing(capacity: number): HalfOpenRing {
     find: (key) => byKey.get(key),
     size: () => byKey.size,
     claim(key) {
-      let slot = byKey.get(key)
-      if (!slot) {
-        slot = slots[next]
-        if (slot) {
-          byKey.delete(slot.key)
-        } else {
-          slot = createSlot()
-          slots[next] = slot
-        }
-        next = (next + 1) % capacity
-        slot.key = key
-        byKey.set(key, slot)
-      }
+      // A tuple used again leaves its old slot: there, its turn to be evicted may come at once.
+      const old = byKey.get(key)
+      if (old) old.key = ''
+      const slot = slots[next] ?? createSlot()
+      slots[next] = slot
+      next = (next + 1) % capacity
+      if (slot.key !== '') byKey.delete(slot.key)
+      slot.key = key
+      byKey.set(key, slot)
       slot.peer = undefined
       slot.answered = false
       slot.proved = false

@@ -26,7 +26,7 @@ import {
   TCP_HEADER_BYTES,
 } from '../packet/decode.ts'
 import { stripPayload, toReset } from '../packet/rewrite.ts'
-import { SYN_ACK_REPEAT_MILLISECONDS } from './bounds.ts'
+import { HOLD_MILLISECONDS, SYN_ACK_REPEAT_MILLISECONDS } from './bounds.ts'
 import { addressText, denies, type Gate, peerName } from './gate.ts'
 import { type HalfOpen, tupleKey } from './half-open.ts'
 import { decideIdentified, judgeAddress, type Meeting } from './judge.ts'
@@ -151,13 +151,21 @@ function fillSlot(slot: HalfOpen, kind: HalfOpen['kind'], peer: KnownPeer | unde
   slot.clientIsn = packet.sequence
 }
 
-/** Holds the packet until its WIT is verified, unless its source or all sources together ask too often. */
+/**
+ * Holds the packet until its WIT is verified. What is being verified already costs nothing more; a new one is only
+ * taken on while neither its source nor all sources together ask too often.
+ */
 function needVerification(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
-  const source = bytes.toString('latin1', packet.sourceOffset, packet.sourceOffset + packet.addressBytes)
-  const now = gate.nowMilliseconds
-  if (!gate.verifications.take(source, now) || !gate.allVerifications.take(now)) return drop(outcome, 'busy')
   const section = Buffer.from(bytes.subarray(frame.witAt, frame.witAt + frame.witBytes))
-  hold(outcome, { kind: 'verify', key: `wit ${section.toString('latin1')}`, section })
+  const key = `wit ${section.toString('latin1')}`
+  const now = gate.nowMilliseconds
+  const since = gate.verifying.get(key)
+  if (since === undefined || now - since > HOLD_MILLISECONDS) {
+    const source = bytes.toString('latin1', packet.sourceOffset, packet.sourceOffset + packet.addressBytes)
+    if (!gate.verifications.take(source, now) || !gate.allVerifications.take(now)) return drop(outcome, 'busy')
+    gate.verifying.set(key, now)
+  }
+  hold(outcome, { kind: 'verify', key, section })
 }
 
 function needAddress(outcome: Outcome, address: string): void {

@@ -7,7 +7,7 @@ import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_thread
 import { MARK_OWN, MARK_RELEASED, MARK_REVOKED } from '../../api/marks.ts'
 import { createMacState } from '../handshake/hmac.ts'
 import { EAGAIN } from '../netlink/libc.ts'
-import { messageBytes, nextMessage } from '../netlink/message.ts'
+import { acknowledgedErrno, messageBytes, nextMessage } from '../netlink/message.ts'
 import {
   createQueuedPacket,
   decodeQueued,
@@ -71,7 +71,7 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): void {
   let verdictCount = 0
 
   function flush(): void {
-    if (verdictsEnd > 0) queue.send(verdicts, verdictsEnd)
+    if (verdictsEnd > 0 && queue.send(verdicts, verdictsEnd) < 0) gate.counters.add('verdict_failures_total')
     verdictsEnd = 0
     verdictCount = 0
   }
@@ -220,6 +220,9 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): void {
         judgeQueued(queued)
       } else {
         control = true
+        // The kernel answers a wake-up, and a verdict that failed: the packet was gone already.
+        const errno = acknowledgedErrno(received, at, bytes)
+        if (errno !== undefined && errno !== 0) gate.counters.add('verdict_failures_total')
       }
       at = nextMessage(received, at, bytes)
     }
