@@ -13,8 +13,8 @@ export interface Result extends Connection {
 
 /** Attempts under way at once from one place: more only makes them slower. */
 const PARALLEL = 8
-const TCP_TIMEOUT_MS = 3_000
-const UDP_TIMEOUT_MS = 1_500
+const TCP_TIMEOUT_MS = 6_000
+const UDP_TIMEOUT_MS = 6_000
 
 /** What the engine alone says of each connection. */
 export function explainConnections(
