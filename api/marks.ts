@@ -12,5 +12,13 @@ export const MARK_OWN = 0x20000000
 /** Index of the peer in the sidecar's identity table; 0 means that the peer showed no WIT. */
 export const MARK_INDEX = 0x000fffff
 
-/** All bits that are ours: cleared in a packet's mark before a rule trusts them, saved to its connection's. */
-export const MARK_ALL = 0xe00fffff
+/**
+ * Packet only: an arriving SYN belongs to a connection that conntrack still knows otherwise. conntrack ignored it, and
+ * calls what follows invalid unless the SYN-ACK acknowledges all of it, frame included: see FRAME_RESYNC.
+ */
+export const MARK_STALE = 0x10000000
+
+/** What a rule saves from a packet's mark to its connection's mark. */
+export const MARK_SAVED = 0xe00fffff
+/** All bits that are ours in a packet's mark: cleared before a rule trusts them. */
+export const MARK_ALL = 0xf00fffff

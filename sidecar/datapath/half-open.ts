@@ -14,6 +14,8 @@ export interface HalfOpen {
   /** Set once the server's SYN-ACK was seen; `serverIsn` is its sequence number. */
   answered: boolean
   serverIsn: number
+  /** Bytes of the SYN's frame where conntrack ignored the SYN, else 0. */
+  staleFrameBytes: number
   proved: boolean
   /** Milliseconds: when the sidecar last repeated the SYN-ACK itself. */
   repeatedAt: number
@@ -47,6 +49,7 @@ export function createHalfOpenRing(capacity: number): HalfOpenRing {
       byKey.set(key, slot)
       slot.peer = undefined
       slot.answered = false
+      slot.staleFrameBytes = 0
       slot.proved = false
       slot.repeatedAt = 0
       slot.repeats = 0
@@ -65,6 +68,7 @@ function createSlot(): HalfOpen {
     clientIsn: 0,
     answered: false,
     serverIsn: 0,
+    staleFrameBytes: 0,
     proved: false,
     repeatedAt: 0,
     repeats: 0,

@@ -1,10 +1,11 @@
 /** Packets that arrive, in the order of design: SYN, SYN-ACK, proof, and what is late, lost or of no connection. */
-import { MARK_OWN, MARK_RELEASED } from '../../api/marks.ts'
+import { MARK_OWN, MARK_RELEASED, MARK_STALE } from '../../api/marks.ts'
 import { buildProof, createVerifiedSynAck, type VerifiedSynAck, verifySynAck } from '../handshake/client.ts'
 import {
   createFrame,
   decodeFrame,
   FRAME_PROOF,
+  FRAME_RESYNC,
   FRAME_SYN,
   FRAME_SYN_ACK,
   HASH_BYTES,
@@ -87,6 +88,7 @@ function handleSyn(gate: Gate, mark: number, bytes: Buffer, packet: Packet, outc
   const slot = gate.halfOpen.claim(key)
   fillSlot(slot, 'identified', found, packet)
   slot.version = frame.version
+  if ((mark & MARK_STALE) !== 0) slot.staleFrameBytes = packet.payloadBytes
   bytes.copy(slot.nonce, 0, frame.start + NONCE_AT, frame.start + NONCE_AT + NONCE_BYTES)
   pass(outcome, stripPayload(bytes, packet, outcome.packet))
 }
@@ -182,6 +184,7 @@ function handleSynAck(gate: Gate, mark: number, bytes: Buffer, packet: Packet, o
   if (!gate.own) return drop(outcome, 'not-ready')
   const decoded = decodeFrame(bytes, packet.payloadOffset, packet.totalBytes, frame)
   if (decoded === 'none') return handlePlainSynAck(gate, bytes, packet, outcome)
+  if (decoded === 'ok' && frame.type === FRAME_RESYNC) return drop(outcome)
   if (decoded !== 'ok' || frame.type !== FRAME_SYN_ACK) return settleBadSynAck(gate, 'frame', bytes, packet, outcome)
 
   const found = gate.peers.findBySection(bytes, frame.witAt, frame.witAt + frame.witBytes, gate.nowMilliseconds)

@@ -3,7 +3,7 @@
  *
  * Every rule is written as iptables-save prints it, so that what is installed can be compared with what is read back.
  */
-import { MARK_ALL, MARK_OWN, MARK_RELEASED, MARK_REVOKED } from '../../api/marks.ts'
+import { MARK_ALL, MARK_OWN, MARK_RELEASED, MARK_REVOKED, MARK_SAVED, MARK_STALE } from '../../api/marks.ts'
 import { RulesError } from './errors.ts'
 
 export type Family = 4 | 6
@@ -48,9 +48,12 @@ const NOT_SYN = '-p tcp -m tcp ! --tcp-flags SYN SYN'
 const TO_LOOPBACK = '-o lo -j RETURN'
 const FROM_LOOPBACK = '-i lo -j RETURN'
 const CLEAR_PACKET_MARK = `-j MARK --set-xmark ${bits(0, MARK_ALL)}`
-const CLEAR_CONNECTION_MARK = `-j CONNMARK --set-xmark ${bits(0, MARK_ALL)}`
-const RESTORE_MARK = `-j CONNMARK --restore-mark --nfmask ${hex(MARK_ALL)} --ctmask ${hex(MARK_ALL)}`
-const SAVE_MARK = `-j CONNMARK --save-mark --nfmask ${hex(MARK_ALL)} --ctmask ${hex(MARK_ALL)}`
+const CLEAR_CONNECTION_MARK = `-j CONNMARK --set-xmark ${bits(0, MARK_SAVED)}`
+const RESTORE_MARK = `-j CONNMARK --restore-mark --nfmask ${hex(MARK_SAVED)} --ctmask ${hex(MARK_SAVED)}`
+const SAVE_MARK = `-j CONNMARK --save-mark --nfmask ${hex(MARK_SAVED)} --ctmask ${hex(MARK_SAVED)}`
+
+/** A new connection's SYN is NEW; on an entry of an earlier connection, which conntrack has not let go, it is not. */
+const MARK_STALE_SYN = `-p tcp -m tcp --tcp-flags SYN,ACK SYN -m conntrack --ctstate ESTABLISHED -j MARK --set-xmark ${bits(MARK_STALE, MARK_STALE)}`
 
 /** Packets of judged connections never see the queue: released ones pass, the filter table refuses revoked ones. */
 const SKIP_QUEUE = [
@@ -76,7 +79,15 @@ function mangleChains(options: RulesetOptions): Chain[] {
   return [
     {
       name: 'SYNGUARD-IN',
-      rules: [FROM_LOOPBACK, CLEAR_PACKET_MARK, ...SKIP_QUEUE, DROP_INVALID, RESTORE_MARK, ...queueRules(options)],
+      rules: [
+        FROM_LOOPBACK,
+        CLEAR_PACKET_MARK,
+        ...SKIP_QUEUE,
+        DROP_INVALID,
+        RESTORE_MARK,
+        MARK_STALE_SYN,
+        ...queueRules(options),
+      ],
     },
     {
       name: 'SYNGUARD-OUT',

@@ -111,13 +111,20 @@ static double at(const double *sorted, int count, double share) {
   return count ? sorted[(int)((count - 1) * share)] : 0;
 }
 
+static int local_port(int fd) {
+  struct sockaddr_in6 a;
+  socklen_t length = sizeof a;
+  return getsockname(fd, (void *)&a, &length) ? 0 : ntohs(a.sin6_port);
+}
+
 static int connect_many(const char *address, int port, int count, int parallel) {
   static double begun[MAXIMUM_FDS];
   static unsigned char connected[MAXIMUM_FDS];
   struct sockaddr_storage to;
   socklen_t length = parse(address, port, &to);
   double *echo = calloc(count, sizeof *echo), *set_up = calloc(count, sizeof *set_up);
-  int e = epoll_create1(0), started = 0, done = 0, failed = 0, stalls = 0, echoes = 0, set_ups = 0, first_error = 0;
+  int e = epoll_create1(0), started = 0, done = 0, failed = 0, stalls = 0, echoes = 0, set_ups = 0, first_error = 0, slowest_port = 0;
+  double slowest = 0;
   struct epoll_event events[256];
   double start = now();
   if (parallel > 1024) parallel = 1024;
@@ -161,6 +168,10 @@ static int connect_many(const char *address, int port, int count, int parallel) 
       } else if (read(fd, buffer, sizeof buffer) == 1) {
         echo[echoes++] = took;
         if (took > STALL_MICROSECONDS) stalls++;
+        if (took > slowest) {
+          slowest = took;
+          slowest_port = local_port(fd);
+        }
       } else {
         if (!first_error) first_error = errno;
         failed++;
@@ -173,9 +184,9 @@ static int connect_many(const char *address, int port, int count, int parallel) 
   qsort(echo, echoes, sizeof *echo, ascending);
   qsort(set_up, set_ups, sizeof *set_up, ascending);
   printf("{\"connections\":%d,\"succeeded\":%d,\"failed\":%d,\"unfinished\":%d,\"stalls\":%d,\"perSecond\":%.0f,"
-         "\"echoP50\":%.1f,\"echoP99\":%.1f,\"echoMaximum\":%.1f,\"connectP50\":%.1f,\"connectP99\":%.1f,\"firstError\":\"%s\"}\n",
+         "\"echoP50\":%.1f,\"echoP99\":%.1f,\"echoMaximum\":%.1f,\"connectP50\":%.1f,\"connectP99\":%.1f,\"slowestPort\":%d,\"firstError\":\"%s\"}\n",
          count, echoes, failed, count - done, stalls, echoes / seconds, at(echo, echoes, 0.5), at(echo, echoes, 0.99),
-         at(echo, echoes, 1), at(set_up, set_ups, 0.5), at(set_up, set_ups, 0.99),
+         at(echo, echoes, 1), at(set_up, set_ups, 0.5), at(set_up, set_ups, 0.99), slowest_port,
          first_error ? strerror(first_error) : "");
   return 0;
 }
