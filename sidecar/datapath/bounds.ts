@@ -9,8 +9,11 @@ export const HOLD_MILLISECONDS = 10_000
 export const MAXIMUM_HALF_OPEN = 8_192
 /** SYNs of our own that were sent lately: for the third, plain one and for acknowledgements of frame bytes. */
 export const MAXIMUM_RECENT_SYNS = 4_096
-/** From this repetition on a SYN goes without a frame: something on the path may not like data on SYN. */
-export const PLAIN_SYN_REPETITION = 3
+/**
+ * The third, fifth, ... SYN of a connection goes without a frame: something on the path may not like data on SYN. A
+ * guarded server drops it, and gets a framed one next.
+ */
+export const PLAIN_SYN_FROM = 3
 /** Addresses that acknowledged frame bytes (a Fast Open server without cookies): they get no frame again. */
 export const MAXIMUM_FRAMELESS_ADDRESSES = 1_024
 

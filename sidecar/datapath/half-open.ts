@@ -1,10 +1,13 @@
 /** Connections that others open to this Pod, from their SYN until their slot is needed again. */
 import { NONCE_BYTES } from '../handshake/frame.ts'
 import type { Packet } from '../packet/decode.ts'
+import type { GatePolicy } from './gate.ts'
 import type { KnownPeer } from './peers.ts'
 
 export interface HalfOpen {
   key: string
+  /** Names it by the server's sequence number, once answered. */
+  answerKey: string
   /** Who opened it: a verified peer, a peer without a WIT, or whoever asks the sidecar's own health port. */
   kind: 'identified' | 'plain' | 'own'
   peer: KnownPeer | undefined
@@ -17,14 +20,27 @@ export interface HalfOpen {
   /** Bytes of the SYN's frame where conntrack ignored the SYN, else 0. */
   staleFrameBytes: number
   proved: boolean
+  /** The policies that allowed it at its proof; where they changed since, its release is decided anew. */
+  provedUnder: GatePolicy | undefined
   /** Milliseconds: when the sidecar last repeated the SYN-ACK itself. */
   repeatedAt: number
   repeats: number
 }
 
-/** A ring of reused slots: a new connection takes the oldest one, so a flood costs no memory. */
+/**
+ * A ring of reused slots: a new connection takes the oldest one, so a flood costs no memory.
+ *
+ * A connection is named by its tuple and its client's initial sequence number, later by its tuple and the server's:
+ * whoever sends packets with other numbers, forged or left over from an earlier connection of the tuple, meets
+ * another slot or none.
+ */
 export interface HalfOpenRing {
+  /** By connectionKey with the client's initial sequence number. */
   find(key: string): HalfOpen | undefined
+  /** By connectionKey with the server's. */
+  findAnswered(answerKey: string): HalfOpen | undefined
+  /** Notes the server's initial sequence number; another one than before is a connection that nobody has proved. */
+  answer(slot: HalfOpen, answerKey: string, serverIsn: number): void
   /** A slot for this key, the ring's oldest, with `proved` and counts reset. The key's former slot is forgotten. */
   claim(key: string): HalfOpen
   size(): number
@@ -33,24 +49,45 @@ export interface HalfOpenRing {
 export function createHalfOpenRing(capacity: number): HalfOpenRing {
   const slots: HalfOpen[] = []
   const byKey = new Map<string, HalfOpen>()
+  const byAnswer = new Map<string, HalfOpen>()
   let next = 0
+
+  function forgetAnswer(slot: HalfOpen): void {
+    if (slot.answerKey !== '' && byAnswer.get(slot.answerKey) === slot) byAnswer.delete(slot.answerKey)
+    slot.answerKey = ''
+    slot.answered = false
+    slot.proved = false
+  }
+
   return {
     find: (key) => byKey.get(key),
+    findAnswered: (answerKey) => byAnswer.get(answerKey),
+    answer(slot, answerKey, serverIsn) {
+      if (slot.answerKey === answerKey) return
+      forgetAnswer(slot)
+      slot.answerKey = answerKey
+      slot.answered = true
+      slot.serverIsn = serverIsn
+      byAnswer.set(answerKey, slot)
+    },
     size: () => byKey.size,
     claim(key) {
-      // A tuple used again leaves its old slot: there, its turn to be evicted may come at once.
+      // A key used again leaves its old slot: there, its turn to be evicted may come at once.
       const old = byKey.get(key)
-      if (old) old.key = ''
+      if (old) {
+        old.key = ''
+        forgetAnswer(old)
+      }
       const slot = slots[next] ?? createSlot()
       slots[next] = slot
       next = (next + 1) % capacity
       if (slot.key !== '') byKey.delete(slot.key)
       slot.key = key
       byKey.set(key, slot)
+      forgetAnswer(slot)
       slot.peer = undefined
-      slot.answered = false
+      slot.provedUnder = undefined
       slot.staleFrameBytes = 0
-      slot.proved = false
       slot.repeatedAt = 0
       slot.repeats = 0
       return slot
@@ -61,6 +98,7 @@ export function createHalfOpenRing(capacity: number): HalfOpenRing {
 function createSlot(): HalfOpen {
   return {
     key: '',
+    answerKey: '',
     kind: 'plain',
     peer: undefined,
     version: 0,
@@ -70,15 +108,30 @@ function createSlot(): HalfOpen {
     serverIsn: 0,
     staleFrameBytes: 0,
     proved: false,
+    provedUnder: undefined,
     repeatedAt: 0,
     repeats: 0,
   }
 }
 
-const scratch = Buffer.alloc(36)
+const scratch = Buffer.alloc(40)
 
 /** Names a connection from this Pod's side: local and remote address and port, the same for both directions. */
 export function tupleKey(bytes: Buffer, packet: Packet, inbound: boolean): string {
+  return scratch.toString('latin1', 0, writeTuple(bytes, packet, inbound))
+}
+
+/** Names a connection on its tuple, by one end's initial sequence number. */
+export function connectionKey(bytes: Buffer, packet: Packet, inbound: boolean, isn: number): string {
+  const end = writeTuple(bytes, packet, inbound)
+  scratch[end] = isn >>> 24
+  scratch[end + 1] = isn >>> 16
+  scratch[end + 2] = isn >>> 8
+  scratch[end + 3] = isn
+  return scratch.toString('latin1', 0, end + 4)
+}
+
+function writeTuple(bytes: Buffer, packet: Packet, inbound: boolean): number {
   const length = packet.addressBytes
   const localAt = inbound ? packet.destinationOffset : packet.sourceOffset
   const remoteAt = inbound ? packet.sourceOffset : packet.destinationOffset
@@ -92,5 +145,5 @@ export function tupleKey(bytes: Buffer, packet: Packet, inbound: boolean): strin
   scratch[2 * length + 1] = localPort
   scratch[2 * length + 2] = remotePort >>> 8
   scratch[2 * length + 3] = remotePort
-  return scratch.toString('latin1', 0, 2 * length + 4)
+  return 2 * length + 4
 }

@@ -125,9 +125,12 @@ function settleUnidentified(
   pass(outcome, stripPayload(bytes, packet, outcome.packet))
 }
 
+/** Refused in silence: the client's next SYN may well show a WIT, or a newer one. */
+const SILENT: ReadonlySet<Refusal> = new Set(['wit-void', 'wit-expired', 'no-wit'])
+
 /**
  * Refuses a SYN. Without its frame, or the reset would acknowledge the frame and the client ignore it. On a released
- * connection a refusal must not end what is running, and a WIT that was just renewed gets a second chance: silence.
+ * connection a refusal must not end what is running: silence.
  */
 function refuseSyn(
   gate: Gate,
@@ -137,7 +140,7 @@ function refuseSyn(
   packet: Packet,
   outcome: Outcome,
 ): void {
-  if (onReleased || gate.settings.refusal === 'drop' || refusal === 'wit-void' || refusal === 'wit-expired') {
+  if (onReleased || gate.settings.refusal === 'drop' || SILENT.has(refusal)) {
     return drop(outcome, refusal)
   }
   refuse(outcome, refusal, stripPayload(bytes, packet, outcome.packet))

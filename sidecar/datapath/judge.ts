@@ -57,7 +57,7 @@ export function judgeAddress(
   const address = addressText(bytes, at, addressBytes)
   if (isNodeAddress(judge, bytes, at, addressBytes)) return judgeNode(judge, meeting, address)
   if (!isClusterAddress(judge, bytes, at, addressBytes)) return byAddress(judge, meeting, { kind: 'external', address })
-  if (judge.settings.peersWithoutIdentity === 'deny' && meeting.witExpected) {
+  if (judge.settings.peersWithoutIdentity === 'deny') {
     return byAddress(judge, meeting, { kind: 'external', address }, 'no-wit')
   }
   const entry = judge.directory.get(address)

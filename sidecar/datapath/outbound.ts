@@ -7,9 +7,9 @@ import { attachSynAckFrame } from '../handshake/server.ts'
 import { buildTcp } from '../packet/build.ts'
 import { FLAG_ACK, FLAG_FIN, FLAG_SYN, type Packet, TCP_HEADER_BYTES } from '../packet/decode.ts'
 import { stripPayload } from '../packet/rewrite.ts'
-import { PLAIN_SYN_REPETITION } from './bounds.ts'
+import { PLAIN_SYN_FROM } from './bounds.ts'
 import { addressText, denies, type Gate, isClusterAddress, isNodeAddress, peerName } from './gate.ts'
-import { tupleKey } from './half-open.ts'
+import { connectionKey, tupleKey } from './half-open.ts'
 import { judgeAddress } from './judge.ts'
 import { judgeMidstream } from './midstream.ts'
 import { drop, hold, type Outcome, pass, refuse, release } from './outcome.ts'
@@ -64,11 +64,11 @@ function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome):
   }
   const syn = gate.recentSyns.note(tupleKey(bytes, packet, false), packet.sequence)
   const plain =
-    syn.sent >= PLAIN_SYN_REPETITION ||
+    (syn.sent >= PLAIN_SYN_FROM && syn.sent % 2 === 1) ||
     gate.frameless.has(address) ||
     packet.payloadOffset + gate.own.synFrame.length > gate.settings.mtu
   if (plain) return pass(outcome, packet.payloadBytes > 0 ? stripPayload(bytes, packet, outcome.packet) : 0)
-  syn.framed = true
+  syn.frameBytes = gate.own.synFrame.length
   pass(outcome, attachSynFrame(gate.own, gate.secret, bytes, packet, outcome.packet))
 }
 
@@ -100,25 +100,35 @@ function refuseSyn(gate: Gate, refusal: Refusal, bytes: Buffer, packet: Packet, 
 /** Our kernel answers a SYN: a frame only to a frame. */
 function handleSynAck(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
   gate.counters.packet('syn-ack-out')
-  const slot = gate.halfOpen.find(tupleKey(bytes, packet, false))
+  const slot = gate.halfOpen.find(connectionKey(bytes, packet, false, (packet.acknowledgement - 1) >>> 0))
   // Without the SYN's nonce there is no answer to give: the sidecar was restarted between SYN and SYN-ACK.
-  if (!slot || packet.acknowledgement !== (slot.clientIsn + 1) >>> 0) return drop(outcome, 'stale')
-  slot.answered = true
-  slot.serverIsn = packet.sequence
+  if (!slot) return drop(outcome, 'stale')
+  const repeated = slot.answered
+  gate.halfOpen.answer(slot, connectionKey(bytes, packet, false, packet.sequence), packet.sequence)
   if (slot.kind === 'own') {
     gate.counters.released('ingress', 'own')
     return release(outcome, MARK_OWN)
   }
   if (slot.kind === 'plain' || !slot.peer) {
+    // Whoever keeps its ACK back until its connection was revoked must not have it released by the repetition.
+    if (repeated && !isStillAllowed(gate, bytes, packet)) return drop(outcome, 'policy')
     gate.counters.released('ingress', 'plain')
     return release(outcome, 0)
   }
   if (!gate.own) return drop(outcome, 'not-ready')
   pass(
     outcome,
-    attachSynAckFrame(gate.secret, gate.own, slot.peer, slot.version, slot.nonce, bytes, packet, outcome.packet),
+    attachSynAckFrame(gate.secret, gate.own, slot.peer, slot.version, slot.nonce, gate.nowMilliseconds / 1000, bytes, packet, outcome.packet),
   )
   if (slot.staleFrameBytes > 0) outcome.replyBytes = buildResync(slot.staleFrameBytes, bytes, packet, outcome.reply)
+}
+
+/** Judges the client of a plain connection again; true where the policies in force, or the mode, let it on. */
+function isStillAllowed(gate: Gate, bytes: Buffer, packet: Packet): boolean {
+  if (gate.settings.mode !== 'enforce') return true
+  const meeting = { direction: 'ingress', protocol: 'TCP', port: packet.sourcePort, witExpected: true } as const
+  const judgement = judgeAddress(gate, meeting, bytes, packet.destinationOffset, packet.addressBytes)
+  return judgement.kind === 'decided' && judgement.decision.allowed
 }
 
 const resyncFrame = encodeResyncFrame()

@@ -4,7 +4,8 @@ export interface RecentSyn {
   isn: number
   /** How often this SYN was seen, the first included. */
   sent: number
-  framed: boolean
+  /** Bytes of the frame that it was sent with, or 0. */
+  frameBytes: number
   released: boolean
 }
 
@@ -32,7 +33,7 @@ export function createRecentSyns(capacity: number): RecentSyns {
           break
         }
       }
-      const syn = { isn, sent: 1, framed: false, released: false }
+      const syn = { isn, sent: 1, frameBytes: 0, released: false }
       byKey.set(key, syn)
       return syn
     },

@@ -12,6 +12,13 @@ import { computeMac, equalInConstantTime, MAC_BYTES, type MacState } from './hma
 export const ROLE_SERVER = 1
 export const ROLE_CLIENT = 2
 
+/**
+ * nonce_s changes with time, so that a recorded proof is worthless once its connection's sequence numbers can come up
+ * again: Linux takes the initial sequence number from a clock that goes round in 275 s (secure_tcp_seq, 64 ns a step).
+ * A proof stands in the epoch of its nonce and the one after it.
+ */
+export const NONCE_EPOCH_SECONDS = 60
+
 const message = Buffer.alloc(80)
 
 /** nonce_c for a connection that this Pod opens, from its SYN (`isn` = its sequence number). */
@@ -32,7 +39,7 @@ export function clientNonce(
   computeMac(secret, message, end + 4, out, offset, NONCE_BYTES)
 }
 
-/** nonce_s for a connection that a peer opened, from both initial sequence numbers. */
+/** nonce_s for a connection that a peer opened, from both initial sequence numbers and the epoch. */
 export function serverNonce(
   secret: MacState,
   bytes: Uint8Array,
@@ -43,13 +50,15 @@ export function serverNonce(
   remotePort: number,
   clientIsn: number,
   serverIsn: number,
+  epoch: number,
   out: Uint8Array,
   offset: number,
 ): void {
   const end = writeTuple(ROLE_SERVER, bytes, localAt, remoteAt, addressBytes, localPort, remotePort)
   message.writeUInt32BE(clientIsn, end)
   message.writeUInt32BE(serverIsn, end + 4)
-  computeMac(secret, message, end + 8, out, offset, NONCE_BYTES)
+  message.writeUInt32BE(epoch >>> 0, end + 8)
+  computeMac(secret, message, end + 12, out, offset, NONCE_BYTES)
 }
 
 function writeTuple(

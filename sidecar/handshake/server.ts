@@ -12,6 +12,7 @@ import type { MacState } from './hmac.ts'
 import { type OwnIdentity, type PeerIdentity, pairKeys } from './keys.ts'
 import {
   computeProof,
+  NONCE_EPOCH_SECONDS,
   ROLE_CLIENT,
   ROLE_SERVER,
   serverNonce,
@@ -58,7 +59,7 @@ const transcript: Transcript = {
 
 /**
  * Writes the server kernel's SYN-ACK with our frame to `out` and returns its length. `version` is the client's
- * SYN's; `nonce` its 16 bytes of nonce_c.
+ * SYN's; `nonce` its 16 bytes of nonce_c; `nowSeconds` since the epoch.
  */
 export function attachSynAckFrame(
   secret: MacState,
@@ -66,12 +67,14 @@ export function attachSynAckFrame(
   peer: PeerIdentity,
   version: number,
   nonce: Uint8Array,
+  nowSeconds: number,
   bytes: Buffer,
   packet: Packet,
   out: Buffer,
 ): number {
   const frame = own.synAckFrames[packet.family]
-  writeServerNonce(secret, bytes, packet, false, (packet.acknowledgement - 1) >>> 0, packet.sequence, frame, NONCE_AT)
+  const clientIsn = (packet.acknowledgement - 1) >>> 0
+  writeServerNonce(secret, bytes, packet, false, clientIsn, packet.sequence, epochOf(nowSeconds), frame, NONCE_AT)
   writeEndpoints(bytes, packet, false, frame, ADDRESSES_AT)
   transcript.version = version
   transcript.clientNonce = nonce
@@ -93,6 +96,7 @@ function writeServerNonce(
   inbound: boolean,
   clientIsn: number,
   serverIsn: number,
+  epoch: number,
   out: Buffer,
   offset: number,
 ): void {
@@ -106,9 +110,14 @@ function writeServerNonce(
     inbound ? packet.sourcePort : packet.destinationPort,
     clientIsn,
     serverIsn,
+    epoch,
     out,
     offset,
   )
+}
+
+function epochOf(nowSeconds: number): number {
+  return Math.floor(nowSeconds / NONCE_EPOCH_SECONDS)
 }
 
 const nonce = Buffer.alloc(NONCE_BYTES)
@@ -116,7 +125,7 @@ const endpoints = Buffer.alloc(36)
 
 /**
  * Checks a proof packet. The caller found `peer` by the proof's hash. 'ok' means: this peer, holding its cnf key,
- * answered the SYN-ACK that this process sent for exactly this connection.
+ * answered the SYN-ACK that this process sent for exactly this connection within the last two epochs.
  */
 export function verifyProofPacket(
   view: ServerView,
@@ -128,7 +137,6 @@ export function verifyProofPacket(
   const failure = verifySyn(view, bytes, packet, peer)
   if (failure !== 'ok') return failure
   const clientIsn = proofClientIsn(packet)
-  writeServerNonce(view.secret, bytes, packet, true, clientIsn, (packet.acknowledgement - 1) >>> 0, nonce, 0)
   writeEndpoints(bytes, packet, true, endpoints, 0)
   transcript.version = frame.version
   transcript.clientNonce = bytes
@@ -138,9 +146,14 @@ export function verifyProofPacket(
   transcript.endpoints = endpoints
   transcript.endpointsAt = 0
   transcript.addressBytes = packet.addressBytes
-  for (const own of [view.own, view.previous]) {
-    if (own === undefined) continue
-    if (verifyProof(pairKeys(own, peer).asServer, ROLE_CLIENT, transcript, bytes, frame.start + MAC_AT)) return 'ok'
+  const serverIsn = (packet.acknowledgement - 1) >>> 0
+  const epoch = epochOf(view.nowSeconds)
+  for (let age = 0; age < 2; age++) {
+    writeServerNonce(view.secret, bytes, packet, true, clientIsn, serverIsn, epoch - age, nonce, 0)
+    for (const own of [view.own, view.previous]) {
+      if (own === undefined) continue
+      if (verifyProof(pairKeys(own, peer).asServer, ROLE_CLIENT, transcript, bytes, frame.start + MAC_AT)) return 'ok'
+    }
   }
   return 'mac'
 }

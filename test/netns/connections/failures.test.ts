@@ -1,0 +1,104 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
+import type { RunningPod } from '../../../lab/pod.ts'
+import { allowOnly, createRig, type Rig, type Streams } from './rig.ts'
+
+const PORT = 7100
+let rig: Rig
+let server: RunningPod
+let stays: RunningPod
+let goes: RunningPod
+let echo: Streams
+
+beforeAll(async () => {
+  rig = await createRig()
+  server = await rig.runPod('guarded', 'server')
+  stays = await rig.runPod('guarded', 'stays')
+  goes = await rig.runPod('guarded', 'goes')
+  echo = await rig.streams(server, 'server', String(PORT))
+}, 60_000)
+afterAll(async () => await rig?.stop())
+
+const pause = (milliseconds: number) => new Promise((done) => setTimeout(done, milliseconds))
+const addressOf = (pod: RunningPod) => pod.network.addresses[0] ?? ''
+
+interface Report {
+  readonly open: number
+  readonly ended: number
+  readonly wrong: number
+  readonly exchanged: number
+}
+
+const openStreams = async (pod: RunningPod, count: number) =>
+  await rig.streams(pod, 'client', addressOf(server), String(PORT), String(count))
+
+const report = async (streams: Streams) => (await streams.ask('report')) as Report
+
+/** Waits until the condition holds; the milliseconds it took, or a failure after `limit`. */
+async function until(limit: number, holds: () => Promise<boolean>): Promise<number> {
+  const started = performance.now()
+  while (!(await holds())) {
+    if (performance.now() - started > limit) throw new Error(`not within ${limit} ms`)
+    await pause(20)
+  }
+  return performance.now() - started
+}
+
+describe('a policy changed under 200 open connections', () => {
+  it('ends at both ends those no longer allowed, and the others lose no byte', async () => {
+    allowOnly(rig.lab, ['stays', 'goes'])
+    await pause(1_000)
+    const [staying, going] = [await openStreams(stays, 100), await openStreams(goes, 100)]
+    await pause(500)
+    for (const round of [1, 2]) {
+      allowOnly(rig.lab, ['stays'])
+      // Ten times the target of one second.
+      const ended = await until(10_000, async () => {
+        const counts = (await echo.ask('report')) as Record<string, number>
+        return (await report(going)).open === 0 && counts[addressOf(goes)] === undefined
+      })
+      process.stdout.write(`revocation, round ${round}: both ends of all within ${ended.toFixed(0)} ms\n`)
+      const refused = (await going.ask('connect')) as { connected: boolean; error?: string }
+      expect(refused).toEqual({ connected: false, error: 'ECONNREFUSED' })
+
+      allowOnly(rig.lab, ['stays', 'goes'])
+      await until(10_000, async () => ((await going.ask('connect')) as { connected: boolean }).connected)
+    }
+    const before = await report(staying)
+    await pause(500)
+    const after = await report(staying)
+    expect({ open: after.open, ended: after.ended, wrong: after.wrong }).toEqual({ open: 100, ended: 0, wrong: 0 })
+    expect(after.exchanged).toBeGreaterThan(before.exchanged + 100)
+  }, 60_000)
+})
+
+describe('a killed sidecar', () => {
+  it.each([
+    ["the server's", () => server],
+    ["the client's", () => stays],
+  ])(
+    '%s: released connections go on without it, a new one waits and then succeeds',
+    async (_whose, pod) => {
+      const streams = await openStreams(stays, 20)
+      const before = await report(streams)
+      const sidecar = pod().containers.get('synguard-sidecar')
+      sidecar?.current().kill('SIGKILL')
+      const waited = (await streams.ask('connect')) as { connected: boolean; milliseconds: number }
+      expect(waited.connected).toBe(true)
+      process.stdout.write(`a connection opened as the sidecar died waited ${waited.milliseconds.toFixed(0)} ms\n`)
+      const after = await report(streams)
+      expect({ open: after.open, ended: after.ended, wrong: after.wrong }).toEqual({ open: 21, ended: 0, wrong: 0 })
+      expect(after.exchanged).toBeGreaterThan(before.exchanged)
+      expect(sidecar?.restarts()).toBeGreaterThan(0)
+    },
+    60_000,
+  )
+
+  it('a restarted sidecar still knows who runs on: a policy ends what it no longer allows', async () => {
+    const streams = await openStreams(stays, 10)
+    server.containers.get('synguard-sidecar')?.current().kill('SIGKILL')
+    await until(20_000, async () => ((await streams.ask('connect')) as { connected: boolean }).connected)
+    allowOnly(rig.lab, ['goes'])
+    await until(10_000, async () => (await report(streams)).open === 0)
+    expect(await streams.ask('connect')).toEqual({ connected: false, error: 'ECONNREFUSED' })
+  }, 60_000)
+})
