@@ -44,7 +44,7 @@ export interface VectorConnection {
 
 export interface Vectors {
   readonly about: string
-  /** When the WITs were issued, and what verifies them. */
+  /** When the WITs were issued and the connections made, and what verifies the WITs. */
   readonly issuedAt: number
   readonly trustDomain: string
   readonly issuer: string
@@ -149,6 +149,7 @@ export function computeVectors(given: Given): Vectors {
       client.peer,
       1,
       nonce,
+      given.issuedAt,
       synAck.bytes,
       synAck.packet,
       out,

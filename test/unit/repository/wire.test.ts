@@ -30,7 +30,7 @@ import {
   witSectionParts,
 } from '../../../sidecar/handshake/frame.ts'
 import { MAC_BYTES } from '../../../sidecar/handshake/hmac.ts'
-import { ROLE_CLIENT, ROLE_SERVER } from '../../../sidecar/handshake/proof.ts'
+import { NONCE_EPOCH_SECONDS, ROLE_CLIENT, ROLE_SERVER } from '../../../sidecar/handshake/proof.ts'
 import { readTables, readText } from './checkout.ts'
 import { computeVectors, readPrivateKey, type VectorConnection, type Vectors } from './wire-vectors.ts'
 
@@ -80,8 +80,8 @@ function noncesByHand(c: VectorConnection): { clientNonce: Buffer; serverNonce: 
   const [from, to] = [address(c.client.address), address(c.server.address)]
   const ports = { client: u16(c.client.port), server: u16(c.server.port) }
   const ofClient = hmac(hex(client.nonceSecret), u8(2), from, to, ports.client, ports.server, u32(c.clientIsn))
-  const sequences = [u32(c.clientIsn), u32(c.serverIsn)]
-  const ofServer = hmac(hex(server.nonceSecret), u8(1), to, from, ports.server, ports.client, ...sequences)
+  const rest = [u32(c.clientIsn), u32(c.serverIsn), u32(Math.floor(vectors.issuedAt / 60))]
+  const ofServer = hmac(hex(server.nonceSecret), u8(1), to, from, ports.server, ports.client, ...rest)
   return { clientNonce: ofClient.subarray(0, 16), serverNonce: ofServer.subarray(0, 16) }
 }
 
@@ -272,6 +272,7 @@ describe('the tables of docs/wire.md', () => {
       proof: `sequence number ISN_c + 1 - ${PROOF_BYTES}`,
       proofLength: `| length, ${PROOF_BYTES} |`,
       resyncLength: `| length, ${RESYNC_BYTES} |`,
+      epoch: `epoch is the time in seconds since 1970 divided by ${NONCE_EPOCH_SECONDS}`,
       frame: `at most ${MAXIMUM_FRAME_BYTES.toLocaleString('en')} bytes`,
       parts: `at most ${WIT_PARTS_BYTES.toLocaleString('en')} bytes together`,
       inflated: `at most ${WIT_INFLATED_BYTES.toLocaleString('en')}`,
