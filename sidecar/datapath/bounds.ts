@@ -32,6 +32,9 @@ export const MAXIMUM_SOURCES = 4_096
 /** Directory answers kept by address. */
 export const MAXIMUM_DIRECTORY_ENTRIES = 10_000
 
+/** A client sends no more than this before it hears more of the server than its SYN-ACK (RFC 7323: 1 GiB at most). */
+export const MAXIMUM_EARLY_BYTES = 1 << 30
+
 /** A SYN-ACK is repeated for data of an unproved connection at most this often. */
 export const SYN_ACK_REPEAT_MILLISECONDS = 200
 

@@ -1,6 +1,12 @@
 /** Packets that arrive, in the order of design: SYN, SYN-ACK, proof, and what is late, lost or of no connection. */
-import { MARK_OWN, MARK_RELEASED, MARK_STALE } from '../../api/marks.ts'
-import { buildProof, createVerifiedSynAck, type VerifiedSynAck, verifySynAck } from '../handshake/client.ts'
+import { MARK_INDEX, MARK_OWN, MARK_RELEASED, MARK_STALE } from '../../api/marks.ts'
+import {
+  buildProof,
+  createVerifiedSynAck,
+  holdsAddress,
+  type VerifiedSynAck,
+  verifySynAck,
+} from '../handshake/client.ts'
 import {
   createFrame,
   decodeFrame,
@@ -27,9 +33,9 @@ import {
   TCP_HEADER_BYTES,
 } from '../packet/decode.ts'
 import { stripPayload, toReset } from '../packet/rewrite.ts'
-import { HOLD_MILLISECONDS, SYN_ACK_REPEAT_MILLISECONDS } from './bounds.ts'
+import { HOLD_MILLISECONDS, MAXIMUM_EARLY_BYTES, SYN_ACK_REPEAT_MILLISECONDS } from './bounds.ts'
 import { addressText, denies, type Gate, peerName } from './gate.ts'
-import { type HalfOpen, tupleKey } from './half-open.ts'
+import { connectionKey, type HalfOpen, tupleKey } from './half-open.ts'
 import { decideIdentified, judgeAddress, type Meeting } from './judge.ts'
 import { judgeMidstream } from './midstream.ts'
 import { drop, hold, type Outcome, pass, refuse, release } from './outcome.ts'
@@ -59,7 +65,7 @@ function handleSyn(gate: Gate, mark: number, bytes: Buffer, packet: Packet, outc
     packet.destinationPort === gate.settings.healthPort &&
     gate.sockets.isOwnListener(packet.family, packet.destinationPort)
   ) {
-    claim(gate, bytes, packet, 'own', undefined)
+    claim(gate, bytes, packet, 'own')
     return pass(outcome)
   }
   const onReleased = (mark & MARK_RELEASED) !== 0
@@ -76,27 +82,32 @@ function handleSyn(gate: Gate, mark: number, bytes: Buffer, packet: Packet, outc
   const failure = verifySyn(serverView(gate, gate.own), bytes, packet, found)
   if (failure !== 'ok') return settleUnidentified(gate, onReleased, failure, bytes, packet, outcome)
 
-  const key = tupleKey(bytes, packet, true)
-  const pending = gate.halfOpen.find(key)
-  const samePending = pending !== undefined && !pending.proved && pending.clientIsn === packet.sequence
-  if (samePending && pending.peer && pending.peer.identity.uid !== found.identity.uid) return drop(outcome, 'mac')
+  const pending = gate.halfOpen.find(connectionKey(bytes, packet, true, packet.sequence))
+  if (pending?.peer && pending.peer.identity.uid !== found.identity.uid) return drop(outcome, 'mac')
 
   const decision = decideIdentified(gate, 'ingress', found, packet.family, packet.destinationPort)
-  if (!decision.allowed && denies(gate, 'ingress', 'policy', bytes, packet, nameOf(found), decision)) {
+  const hairpin = found.identity.uid === gate.own.uid
+  if (!decision.allowed && !hairpin && denies(gate, 'ingress', 'policy', bytes, packet, nameOf(found), decision)) {
     return refuseSyn(gate, onReleased, 'policy', bytes, packet, outcome)
   }
-  const slot = gate.halfOpen.claim(key)
-  fillSlot(slot, 'identified', found, packet)
-  slot.version = frame.version
-  if ((mark & MARK_STALE) !== 0) slot.staleFrameBytes = packet.payloadBytes
-  bytes.copy(slot.nonce, 0, frame.start + NONCE_AT, frame.start + NONCE_AT + NONCE_BYTES)
+  const slot = claim(gate, bytes, packet, 'identified')
+  if (!slot.proved) {
+    slot.peer = found
+    slot.version = frame.version
+    // A repetition finds this very connection in conntrack, no former one.
+    if (!slot.answered && (mark & MARK_STALE) !== 0 && !gate.sockets.isEstablished(bytes, packet, true)) {
+      // conntrack still knows the tuple's former connection, here and maybe on the path: see FRAME_RESYNC.
+      slot.staleFrameBytes = packet.payloadBytes
+      gate.sockets.reopenTracking(bytes, packet)
+    }
+    bytes.copy(slot.nonce, 0, frame.start + NONCE_AT, frame.start + NONCE_AT + NONCE_BYTES)
+  }
   pass(outcome, stripPayload(bytes, packet, outcome.packet))
 }
 
 /** A SYN without a frame: a peer without a sidecar, the node, an address outside, or a repetition of a framed SYN. */
 function handlePlainSyn(gate: Gate, onReleased: boolean, bytes: Buffer, packet: Packet, outcome: Outcome): void {
-  const pending = gate.halfOpen.find(tupleKey(bytes, packet, true))
-  if (pending?.kind === 'identified' && !pending.proved && pending.clientIsn === packet.sequence) return pass(outcome)
+  if (isIdentified(gate, bytes, packet)) return passWithoutData(bytes, packet, outcome)
 
   const meeting: Meeting = { direction: 'ingress', protocol: 'TCP', port: packet.destinationPort, witExpected: true }
   const judgement = judgeAddress(gate, meeting, bytes, packet.sourceOffset, packet.addressBytes)
@@ -105,8 +116,18 @@ function handlePlainSyn(gate: Gate, onReleased: boolean, bytes: Buffer, packet: 
   if (!decision.allowed && denies(gate, 'ingress', refusal, bytes, packet, peerName(peer), decision)) {
     return refuseSyn(gate, onReleased, refusal, bytes, packet, outcome)
   }
-  claim(gate, bytes, packet, 'plain', undefined)
+  claim(gate, bytes, packet, 'plain')
+  passWithoutData(bytes, packet, outcome)
+}
+
+/** A SYN goes to the kernel without data: nobody has decided for its connection yet. */
+function passWithoutData(bytes: Buffer, packet: Packet, outcome: Outcome): void {
   pass(outcome, packet.payloadBytes > 0 ? stripPayload(bytes, packet, outcome.packet) : 0)
+}
+
+/** True where this very SYN was here before with an identity: it stays that connection's, whatever comes without. */
+function isIdentified(gate: Gate, bytes: Buffer, packet: Packet): boolean {
+  return gate.halfOpen.find(connectionKey(bytes, packet, true, packet.sequence))?.kind === 'identified'
 }
 
 /** A SYN whose identity does not hold. Where the mode tolerates that, the connection goes on as one without identity. */
@@ -121,7 +142,7 @@ function settleUnidentified(
   if (denies(gate, 'ingress', refusal, bytes, packet, '', undefined)) {
     return refuseSyn(gate, onReleased, refusal, bytes, packet, outcome)
   }
-  claim(gate, bytes, packet, 'plain', undefined)
+  if (!isIdentified(gate, bytes, packet)) claim(gate, bytes, packet, 'plain')
   pass(outcome, stripPayload(bytes, packet, outcome.packet))
 }
 
@@ -146,14 +167,15 @@ function refuseSyn(
   refuse(outcome, refusal, stripPayload(bytes, packet, outcome.packet))
 }
 
-function claim(gate: Gate, bytes: Buffer, packet: Packet, kind: HalfOpen['kind'], peer: KnownPeer | undefined): void {
-  fillSlot(gate.halfOpen.claim(tupleKey(bytes, packet, true)), kind, peer, packet)
-}
-
-function fillSlot(slot: HalfOpen, kind: HalfOpen['kind'], peer: KnownPeer | undefined, packet: Packet): void {
+/** The SYN's slot. A repetition finds the one it had, with what is known of the connection since. */
+function claim(gate: Gate, bytes: Buffer, packet: Packet, kind: HalfOpen['kind']): HalfOpen {
+  const key = connectionKey(bytes, packet, true, packet.sequence)
+  const known = gate.halfOpen.find(key)
+  if (known?.kind === kind) return known
+  const slot = gate.halfOpen.claim(key)
   slot.kind = kind
-  slot.peer = peer
   slot.clientIsn = packet.sequence
+  return slot
 }
 
 /**
@@ -186,20 +208,27 @@ function handleSynAck(gate: Gate, mark: number, bytes: Buffer, packet: Packet, o
   if ((mark & MARK_OWN) !== 0) return release(outcome, MARK_OWN)
   if (!gate.own) return drop(outcome, 'not-ready')
   const decoded = decodeFrame(bytes, packet.payloadOffset, packet.totalBytes, frame)
-  if (decoded === 'none') return handlePlainSynAck(gate, bytes, packet, outcome)
   if (decoded === 'ok' && frame.type === FRAME_RESYNC) return drop(outcome)
-  if (decoded !== 'ok' || frame.type !== FRAME_SYN_ACK) return settleBadSynAck(gate, 'frame', bytes, packet, outcome)
+  if (answersAnotherSyn(gate, bytes, packet)) return passWithoutData(bytes, packet, outcome)
+  const onReleased = (mark & MARK_RELEASED) !== 0
+  if (decoded === 'none') return handlePlainSynAck(gate, onReleased, bytes, packet, outcome)
+  if (decoded !== 'ok' || frame.type !== FRAME_SYN_ACK) {
+    return settleBadSynAck(gate, onReleased, 'frame', bytes, packet, outcome)
+  }
 
   const found = gate.peers.findBySection(bytes, frame.witAt, frame.witAt + frame.witBytes, gate.nowMilliseconds)
   if (found === undefined) return needVerification(gate, bytes, packet, outcome)
-  if (typeof found === 'string') return settleBadSynAck(gate, found, bytes, packet, outcome)
+  if (typeof found === 'string') return settleBadSynAck(gate, onReleased, found, bytes, packet, outcome)
   if (found.identity.uid === gate.own.uid) {
     // Our own WIT: only the directory can tell whether the dialled address is a Service with this Pod behind it.
     const address = addressText(bytes, packet.sourceOffset, packet.addressBytes)
     if (gate.directory.get(address) === undefined) return needAddress(outcome, address)
   }
+  if (isOtherPod(gate, bytes, packet, found)) {
+    return settleBadSynAck(gate, onReleased, 'wit-address', bytes, packet, outcome)
+  }
   const failure = verifySynAck(clientView(gate, gate.own), bytes, packet, frame, found, verified)
-  if (failure !== 'ok') return settleBadSynAck(gate, failure, bytes, packet, outcome)
+  if (failure !== 'ok') return settleBadSynAck(gate, onReleased, failure, bytes, packet, outcome)
 
   const decision = decideIdentified(gate, 'egress', found, packet.family, verified.serverPort)
   if (
@@ -207,17 +236,45 @@ function handleSynAck(gate: Gate, mark: number, bytes: Buffer, packet: Packet, o
     !verified.hairpin &&
     denies(gate, 'egress', 'policy', bytes, packet, nameOf(found), decision)
   ) {
-    return refuseSynAck(gate, bytes, packet, outcome)
+    return onReleased ? drop(outcome, 'policy') : refuseSynAck(gate, bytes, packet, outcome)
   }
   const index = indexOf(gate, bytes, packet, found)
   if (index === undefined) {
     const port = verified.serverPort
     return hold(outcome, { kind: 'row', key: `row ${found.index} ${port}`, index: found.index, port })
   }
+  // A repeated SYN-ACK asks for the proof again; another Pod's does not change whose connection this is.
+  if (onReleased && (mark & MARK_INDEX) !== index) return drop(outcome, 'mac')
   noteReleased(gate, bytes, packet)
-  gate.counters.released('egress', 'identified')
+  if (!onReleased) gate.counters.released('egress', 'identified')
   const replyBytes = buildProof(verified, bytes, packet, outcome.reply)
   release(outcome, index, stripPayload(bytes, packet, outcome.packet), replyBytes)
+}
+
+/**
+ * True where our kernel is known to wait for the answer to another SYN. The kernel resets what this one belongs to, and
+ * keeps waiting. Where the answer acknowledges the frame, a Fast Open server took it as data: its next SYN has none.
+ */
+function answersAnotherSyn(gate: Gate, bytes: Buffer, packet: Packet): boolean {
+  const syn = gate.recentSyns.find(tupleKey(bytes, packet, true))
+  if (!syn || packet.acknowledgement === (syn.isn + 1) >>> 0) return false
+  const frameTaken = syn.frameBytes > 0 && packet.acknowledgement === (syn.isn + 1 + syn.frameBytes) >>> 0
+  if (frameTaken && !syn.released) {
+    gate.frameless.set(addressText(bytes, packet.sourceOffset, packet.addressBytes), true)
+  }
+  return true
+}
+
+/**
+ * True where the answer comes from an address that is known to be another Pod's than its WIT's. Only Services are
+ * answered by others than whom was dialled.
+ */
+function isOtherPod(gate: Gate, bytes: Buffer, packet: Packet, peer: KnownPeer): boolean {
+  if (holdsAddress(peer, bytes, packet.sourceOffset, packet.addressBytes)) return false
+  const known = gate.peers.findByAddress(bytes, packet.sourceOffset, packet.sourceOffset + packet.addressBytes)
+  if (known && known.expiresAt * 1000 > gate.nowMilliseconds) return true
+  const entry = gate.directory.get(addressText(bytes, packet.sourceOffset, packet.addressBytes))
+  return entry !== undefined && entry !== 'unknown' && entry.kind === 'pod'
 }
 
 /**
@@ -238,14 +295,10 @@ function indexOf(gate: Gate, bytes: Buffer, packet: Packet, peer: KnownPeer): nu
   return peer.indexByPort.get(frame.serverPort)
 }
 
-/** A SYN-ACK without a frame: from outside, from a Pod without a sidecar, or of a server that took our frame as data. */
-function handlePlainSynAck(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
-  const syn = gate.recentSyns.find(tupleKey(bytes, packet, true))
-  if (syn?.framed && packet.acknowledgement !== (syn.isn + 1) >>> 0) {
-    // A Fast Open server took the frame as data. The own kernel resets this; the repeated SYN goes without a frame.
-    gate.frameless.set(addressText(bytes, packet.sourceOffset, packet.addressBytes), true)
-    return pass(outcome, packet.payloadBytes > 0 ? stripPayload(bytes, packet, outcome.packet) : 0)
-  }
+/** A SYN-ACK without a frame: from outside, or from a Pod without a sidecar. */
+function handlePlainSynAck(gate: Gate, onReleased: boolean, bytes: Buffer, packet: Packet, outcome: Outcome): void {
+  // Repeated, or forged: the connection keeps its mark, and the identity that it may have.
+  if (onReleased) return passWithoutData(bytes, packet, outcome)
   const meeting: Meeting = { direction: 'egress', protocol: 'TCP', port: packet.sourcePort, witExpected: true }
   const judgement = judgeAddress(gate, meeting, bytes, packet.sourceOffset, packet.addressBytes)
   if (judgement.kind === 'unknown') return needAddress(outcome, judgement.address)
@@ -255,7 +308,7 @@ function handlePlainSynAck(gate: Gate, bytes: Buffer, packet: Packet, outcome: O
   }
   noteReleased(gate, bytes, packet)
   gate.counters.released('egress', 'plain')
-  release(outcome, 0)
+  release(outcome, 0, packet.payloadBytes > 0 ? stripPayload(bytes, packet, outcome.packet) : 0)
 }
 
 function noteReleased(gate: Gate, bytes: Buffer, packet: Packet): void {
@@ -264,7 +317,15 @@ function noteReleased(gate: Gate, bytes: Buffer, packet: Packet): void {
 }
 
 /** What is wrong before the MAC was verified may come from anybody: silence. After it, it is the server's own word. */
-function settleBadSynAck(gate: Gate, refusal: Refusal, bytes: Buffer, packet: Packet, outcome: Outcome): void {
+function settleBadSynAck(
+  gate: Gate,
+  onReleased: boolean,
+  refusal: Refusal,
+  bytes: Buffer,
+  packet: Packet,
+  outcome: Outcome,
+): void {
+  if (onReleased) return drop(outcome, refusal)
   if (!denies(gate, 'egress', refusal, bytes, packet, '', undefined)) {
     noteReleased(gate, bytes, packet)
     return release(outcome, 0, stripPayload(bytes, packet, outcome.packet))
@@ -317,37 +378,46 @@ function handleProof(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome
   if (!decision.allowed && !hairpin && denies(gate, 'ingress', 'policy', bytes, packet, nameOf(peer), decision)) {
     return refuse(outcome, 'policy', stripPayload(bytes, packet, outcome.packet))
   }
-  const key = tupleKey(bytes, packet, true)
-  const clientIsn = proofClientIsn(packet)
-  let slot = gate.halfOpen.find(key)
-  if (slot?.kind !== 'identified' || slot.clientIsn !== clientIsn) {
-    // The slot went to another connection meanwhile; the proof alone carries all that is needed.
-    slot = gate.halfOpen.claim(key)
-    fillSlot(slot, 'identified', peer, packet)
-    slot.clientIsn = clientIsn
-    slot.serverIsn = (packet.acknowledgement - 1) >>> 0
-    slot.answered = true
-  }
+  const slot = slotOfProof(gate, bytes, packet)
+  if (!slot) return drop(outcome, 'mac')
   if (!slot.proved) gate.counters.released('ingress', 'identified')
   slot.peer = peer
   slot.proved = true
+  slot.provedUnder = gate.policy
   drop(outcome)
+}
+
+/**
+ * The slot of the connection that a good proof names by both initial sequence numbers; undefined where the SYN's slot
+ * knows another answer: the proof is an old one, and the SYN may be a recorded one.
+ */
+function slotOfProof(gate: Gate, bytes: Buffer, packet: Packet): HalfOpen | undefined {
+  const serverIsn = (packet.acknowledgement - 1) >>> 0
+  const clientIsn = proofClientIsn(packet)
+  const key = connectionKey(bytes, packet, true, clientIsn)
+  let slot = gate.halfOpen.find(key)
+  if (slot?.kind === 'identified' && slot.answered) return slot.serverIsn === serverIsn ? slot : undefined
+  if (slot?.kind !== 'identified') {
+    // The slot went to another connection meanwhile; the proof alone carries all that is needed.
+    slot = gate.halfOpen.claim(key)
+    slot.kind = 'identified'
+    slot.clientIsn = clientIsn
+  }
+  gate.halfOpen.answer(slot, connectionKey(bytes, packet, true, serverIsn), serverIsn)
+  return slot
 }
 
 /** ACKs and data of a connection that is not released: they overtook the proof, the proof was lost, or it is old. */
 function handleOther(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
-  const key = tupleKey(bytes, packet, true)
-  const slot = gate.halfOpen.find(key)
-  if (slot?.answered) {
-    if (slot.proved || slot.kind !== 'identified') {
-      gate.counters.packet('late')
-      const index = slot.kind === 'own' ? MARK_OWN : (slot.peer?.index ?? 0)
-      return release(outcome, index)
-    }
+  // Whoever waits for the release has heard nothing of the server but its SYN-ACK.
+  const slot = gate.halfOpen.findAnswered(connectionKey(bytes, packet, true, (packet.acknowledgement - 1) >>> 0))
+  if (slot && (packet.sequence - slot.clientIsn - 1) >>> 0 < MAXIMUM_EARLY_BYTES) {
     gate.counters.packet('late')
-    return repeatSynAck(gate, slot, bytes, packet, outcome)
+    if (slot.kind === 'identified' && !slot.proved) return repeatSynAck(gate, slot, bytes, packet, outcome)
+    if (slot.peer) return releaseProved(gate, slot, slot.peer, bytes, packet, outcome)
+    return release(outcome, slot.kind === 'own' ? MARK_OWN : 0)
   }
-  const syn = gate.recentSyns.find(key)
+  const syn = gate.recentSyns.find(tupleKey(bytes, packet, true))
   // A challenge ACK from a server that still knows an older connection (RFC 5961): the own kernel resets that one.
   if (syn && !syn.released && packet.payloadBytes === 0 && (packet.flags & ~FLAG_PSH_ACK) === 0) return pass(outcome)
   gate.counters.packet('midstream')
@@ -355,6 +425,28 @@ function handleOther(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome
 }
 
 const FLAG_PSH_ACK = 0x18
+
+/** Releases a proved connection, by what is known of its peer now: it may have kept its ACK back for a while. */
+function releaseProved(
+  gate: Gate,
+  slot: HalfOpen,
+  proved: KnownPeer,
+  bytes: Buffer,
+  packet: Packet,
+  outcome: Outcome,
+): void {
+  const peer = gate.peers.findByHash(proved.witHash, 0, HASH_BYTES)
+  if (!peer) return drop(outcome, 'stale')
+  if (peer.refused !== '') return drop(outcome, peer.refused)
+  if (peer !== proved || slot.provedUnder !== gate.policy) {
+    const decision = decideIdentified(gate, 'ingress', peer, packet.family, packet.destinationPort)
+    const hairpin = peer.identity.uid === gate.own?.uid
+    if (!decision.allowed && !hairpin && denies(gate, 'ingress', 'policy', bytes, packet, nameOf(peer), decision)) {
+      return refuse(outcome, 'policy')
+    }
+  }
+  release(outcome, peer.index)
+}
 
 /**
  * The proof did not come: ask for it again with a SYN-ACK of our own, as the kernel does a second later, or never
@@ -396,7 +488,17 @@ function buildRepeatedSynAck(gate: Gate, slot: HalfOpen, bytes: Buffer, packet: 
   )
   const synAck = repeated.subarray(0, length)
   if (decodePacket(synAck, repeatedPacket) !== 'ok') return 0
-  return attachSynAckFrame(gate.secret, gate.own, slot.peer, slot.version, slot.nonce, synAck, repeatedPacket, out)
+  return attachSynAckFrame(
+    gate.secret,
+    gate.own,
+    slot.peer,
+    slot.version,
+    slot.nonce,
+    gate.nowMilliseconds / 1000,
+    synAck,
+    repeatedPacket,
+    out,
+  )
 }
 
 function nameOf(peer: KnownPeer): string {

@@ -30,7 +30,7 @@ export function judgeMidstream(
   const port = direction === 'ingress' ? localPort : remotePort
 
   const known = gate.peers.findByAddress(bytes, remoteAt, remoteAt + packet.addressBytes)
-  if (known && known.refused === '') {
+  if (known && known.refused === '' && known.expiresAt * 1000 > gate.nowMilliseconds) {
     const decision = decideIdentified(gate, direction, known, packet.family, port)
     const name = `${known.identity.namespace}/${known.identity.name}`
     if (!decision.allowed && denies(gate, direction, 'policy', bytes, packet, name, decision)) {

@@ -118,7 +118,17 @@ function handleSynAck(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcom
   if (!gate.own) return drop(outcome, 'not-ready')
   pass(
     outcome,
-    attachSynAckFrame(gate.secret, gate.own, slot.peer, slot.version, slot.nonce, gate.nowMilliseconds / 1000, bytes, packet, outcome.packet),
+    attachSynAckFrame(
+      gate.secret,
+      gate.own,
+      slot.peer,
+      slot.version,
+      slot.nonce,
+      gate.nowMilliseconds / 1000,
+      bytes,
+      packet,
+      outcome.packet,
+    ),
   )
   if (slot.staleFrameBytes > 0) outcome.replyBytes = buildResync(slot.staleFrameBytes, bytes, packet, outcome.reply)
 }

@@ -86,7 +86,11 @@ export function createPeerTable(maximumPeers: number, maximumRefused: number, re
       }
       bySection.set(key, peer)
       byHash.set(peer.witHash.toString('latin1'), peer)
-      for (const address of peer.addresses) byAddress.set(latin1(address), peer)
+      for (const address of peer.addresses) {
+        // An older WIT of the address's former Pod may be shown again while it is valid.
+        const holder = byAddress.get(latin1(address))
+        if (!holder || holder.issuedAt <= peer.issuedAt) byAddress.set(latin1(address), peer)
+      }
     },
     remove,
     refuse(section, refusal, now) {
