@@ -13,8 +13,8 @@ export const MARK_OWN = 0x20000000
 export const MARK_INDEX = 0x000fffff
 
 /**
- * Packet only: an arriving SYN belongs to a connection that conntrack still knows otherwise. conntrack ignored it, and
- * calls what follows invalid unless the SYN-ACK acknowledges all of it, frame included: see FRAME_RESYNC.
+ * Packet only: an arriving SYN whose tuple conntrack still knows from an earlier connection. It ignored the SYN, and
+ * would call the new connection's packets invalid: see reopenTracking in sidecar/datapath/sockets.ts.
  */
 export const MARK_STALE = 0x10000000
 

@@ -58,7 +58,7 @@ export interface GateSettings {
   readonly mtu: number
 }
 
-/** What the kernel knows of this network namespace's sockets; see sidecar/netlink/sock-diag.ts. */
+/** What the kernel knows of this network namespace's sockets and connections; see sockets.ts. */
 export interface Sockets {
   /** True where the connection's local socket belongs to this process. */
   isOwnConnection(bytes: Buffer, packet: Packet): boolean
@@ -68,6 +68,8 @@ export interface Sockets {
   isListening(family: 4 | 6, port: number): boolean
   /** True where the connection's local socket is past SYN_SENT and SYN_RECV. */
   isEstablished(bytes: Buffer, packet: Packet, inbound: boolean): boolean
+  /** Makes conntrack, which ignored this arriving SYN, follow the new connection. */
+  reopenTracking(bytes: Buffer, packet: Packet): void
 }
 
 /** A refusal, for the log; addresses as text. */

@@ -17,8 +17,6 @@ export interface HalfOpen {
   /** Set once the server's SYN-ACK was seen; `serverIsn` is its sequence number. */
   answered: boolean
   serverIsn: number
-  /** Bytes of the SYN's frame where conntrack ignored the SYN, else 0. */
-  staleFrameBytes: number
   proved: boolean
   /** The policies that allowed it at its proof; where they changed since, its release is decided anew. */
   provedUnder: GatePolicy | undefined
@@ -87,7 +85,6 @@ export function createHalfOpenRing(capacity: number): HalfOpenRing {
       forgetAnswer(slot)
       slot.peer = undefined
       slot.provedUnder = undefined
-      slot.staleFrameBytes = 0
       slot.repeatedAt = 0
       slot.repeats = 0
       return slot
@@ -106,7 +103,6 @@ function createSlot(): HalfOpen {
     clientIsn: 0,
     answered: false,
     serverIsn: 0,
-    staleFrameBytes: 0,
     proved: false,
     provedUnder: undefined,
     repeatedAt: 0,

@@ -11,7 +11,6 @@ import {
   createFrame,
   decodeFrame,
   FRAME_PROOF,
-  FRAME_RESYNC,
   FRAME_SYN,
   FRAME_SYN_ACK,
   HASH_BYTES,
@@ -96,8 +95,6 @@ function handleSyn(gate: Gate, mark: number, bytes: Buffer, packet: Packet, outc
     slot.version = frame.version
     // A repetition finds this very connection in conntrack, no former one.
     if (!slot.answered && (mark & MARK_STALE) !== 0 && !gate.sockets.isEstablished(bytes, packet, true)) {
-      // conntrack still knows the tuple's former connection, here and maybe on the path: see FRAME_RESYNC.
-      slot.staleFrameBytes = packet.payloadBytes
       gate.sockets.reopenTracking(bytes, packet)
     }
     bytes.copy(slot.nonce, 0, frame.start + NONCE_AT, frame.start + NONCE_AT + NONCE_BYTES)
@@ -208,7 +205,6 @@ function handleSynAck(gate: Gate, mark: number, bytes: Buffer, packet: Packet, o
   if ((mark & MARK_OWN) !== 0) return release(outcome, MARK_OWN)
   if (!gate.own) return drop(outcome, 'not-ready')
   const decoded = decodeFrame(bytes, packet.payloadOffset, packet.totalBytes, frame)
-  if (decoded === 'ok' && frame.type === FRAME_RESYNC) return drop(outcome)
   if (answersAnotherSyn(gate, bytes, packet)) return passWithoutData(bytes, packet, outcome)
   const onReleased = (mark & MARK_RELEASED) !== 0
   if (decoded === 'none') return handlePlainSynAck(gate, onReleased, bytes, packet, outcome)

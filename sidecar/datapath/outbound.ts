@@ -1,11 +1,9 @@
 /** TCP packets that this Pod sends before their connection is released. */
 import { MARK_OWN } from '../../api/marks.ts'
 import { attachSynFrame } from '../handshake/client.ts'
-import { encodeResyncFrame } from '../handshake/frame.ts'
 import type { Refusal } from '../handshake/reasons.ts'
 import { attachSynAckFrame } from '../handshake/server.ts'
-import { buildTcp } from '../packet/build.ts'
-import { FLAG_ACK, FLAG_FIN, FLAG_SYN, type Packet, TCP_HEADER_BYTES } from '../packet/decode.ts'
+import { FLAG_ACK, FLAG_FIN, FLAG_SYN, type Packet } from '../packet/decode.ts'
 import { stripPayload } from '../packet/rewrite.ts'
 import { PLAIN_SYN_FROM } from './bounds.ts'
 import { addressText, denies, type Gate, isClusterAddress, isNodeAddress, peerName } from './gate.ts'
@@ -130,7 +128,6 @@ function handleSynAck(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcom
       outcome.packet,
     ),
   )
-  if (slot.staleFrameBytes > 0) outcome.replyBytes = buildResync(slot.staleFrameBytes, bytes, packet, outcome.reply)
 }
 
 /** Judges the client of a plain connection again; true where the policies in force, or the mode, let it on. */
@@ -139,26 +136,4 @@ function isStillAllowed(gate: Gate, bytes: Buffer, packet: Packet): boolean {
   const meeting = { direction: 'ingress', protocol: 'TCP', port: packet.sourcePort, witExpected: true } as const
   const judgement = judgeAddress(gate, meeting, bytes, packet.destinationOffset, packet.addressBytes)
   return judgement.kind === 'decided' && judgement.decision.allowed
-}
-
-const resyncFrame = encodeResyncFrame()
-
-/** The SYN-ACK with its options once more, acknowledging the SYN's frame too: see FRAME_RESYNC. */
-function buildResync(frameBytes: number, bytes: Buffer, packet: Packet, out: Buffer): number {
-  return buildTcp(
-    {
-      family: packet.family,
-      source: bytes.subarray(packet.sourceOffset, packet.sourceOffset + packet.addressBytes),
-      destination: bytes.subarray(packet.destinationOffset, packet.destinationOffset + packet.addressBytes),
-      sourcePort: packet.sourcePort,
-      destinationPort: packet.destinationPort,
-      sequence: packet.sequence,
-      acknowledgement: (packet.acknowledgement + frameBytes) >>> 0,
-      flags: packet.flags,
-      window: packet.window,
-      options: bytes.subarray(packet.headerBytes + TCP_HEADER_BYTES, packet.payloadOffset),
-    },
-    resyncFrame,
-    out,
-  )
 }

@@ -1,16 +1,18 @@
-/** What the gate asks of this network namespace's sockets, answered by sock_diag and this process's descriptors. */
+/** What the gate asks of this network namespace: sock_diag, this process's descriptors, and conntrack answer it. */
 import { readdirSync, readlinkSync } from 'node:fs'
+import { openConntrack } from '../netlink/conntrack.ts'
 import { type SocketTuple, TCP_SYN_RECV, TCP_SYN_SENT, TCP_TIME_WAIT } from '../netlink/inet-diag.ts'
 import { openSockDiag } from '../netlink/sock-diag.ts'
 import { type Packet, PROTOCOL_TCP } from '../packet/decode.ts'
 import type { Sockets } from './gate.ts'
 
 /**
- * Opens a socket to sock_diag. Ownership is a socket's inode among this process's descriptors: no user, group or mark
+ * Opens sockets to sock_diag and conntrack. Ownership is a socket's inode among this process's descriptors: no user, group or mark
  * that a workload could take. A kernel that cannot answer means "no".
  */
 export function openSockets(): Sockets {
   const diag = openSockDiag()
+  const conntrack = openConntrack()
 
   function find(tuple: SocketTuple): ReturnType<typeof diag.findSocket> {
     try {
@@ -38,6 +40,21 @@ export function openSockets(): Sockets {
       return socket !== undefined && isOwnInode(socket.inode)
     },
     isListening: (_family, port) => listener(port) !== undefined,
+    reopenTracking(bytes, packet) {
+      const { family, protocol, local, localPort, remote, remotePort } = tupleOf(bytes, packet, true)
+      try {
+        conntrack.reopen({
+          family,
+          protocol,
+          source: remote,
+          sourcePort: remotePort,
+          destination: local,
+          destinationPort: localPort,
+        })
+      } catch {
+        // The connection then stalls until conntrack forgets the old one: as without this.
+      }
+    },
     isEstablished(bytes, packet, inbound) {
       const socket = find(tupleOf(bytes, packet, inbound))
       return (

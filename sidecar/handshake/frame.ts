@@ -10,11 +10,6 @@ export const FRAME_VERSION = 1
 export const FRAME_SYN = 1
 export const FRAME_SYN_ACK = 2
 export const FRAME_PROOF = 3
-/**
- * Alone in a SYN-ACK of the sidecar's own that acknowledges the SYN's frame too. conntrack on the path that ignored
- * the SYN (it still knew the tuple otherwise) gets in step by exactly such a SYN-ACK; the client's sidecar drops it.
- */
-export const FRAME_RESYNC = 4
 
 export const NONCE_BYTES = 16
 export const HASH_BYTES = 32
@@ -27,7 +22,6 @@ export const FAMILY_AT = 56
 export const ADDRESSES_AT = 58
 export const PROOF_HASH_AT = 56
 export const PROOF_BYTES = 88
-export const RESYNC_BYTES = 8
 
 /** A frame fits the IPv6 minimum MTU of 1,280 less IPv6 and TCP headers with all their options (40 + 60). */
 export const MAXIMUM_FRAME_BYTES = 1180
@@ -100,7 +94,6 @@ export function decodeFrame(bytes: Uint8Array, start: number, end: number, frame
   if (frame.version !== FRAME_VERSION) return 'version'
   if (frame.bytes !== end - start || frame.bytes > MAXIMUM_FRAME_BYTES) return 'length'
   if (frame.type === FRAME_PROOF) return frame.bytes === PROOF_BYTES ? 'ok' : 'length'
-  if (frame.type === FRAME_RESYNC) return frame.bytes === RESYNC_BYTES ? 'ok' : 'length'
   if (frame.bytes < MINIMUM_BYTES) return 'truncated'
   if (frame.type === FRAME_SYN) {
     frame.witAt = start + SYN_WIT_AT
@@ -187,12 +180,5 @@ export function encodeSynAckFrame(family: 4 | 6, witSection: Uint8Array): Buffer
 export function encodeProofFrame(): Buffer {
   const out = Buffer.alloc(PROOF_BYTES)
   writeFrameHeader(out, FRAME_PROOF, PROOF_BYTES)
-  return out
-}
-
-/** The frame of a resynchronising SYN-ACK: nothing but its header. */
-export function encodeResyncFrame(): Buffer {
-  const out = Buffer.alloc(RESYNC_BYTES)
-  writeFrameHeader(out, FRAME_RESYNC, RESYNC_BYTES)
   return out
 }

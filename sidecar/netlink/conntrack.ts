@@ -7,6 +7,7 @@ import {
   encodeFlowDelete,
   encodeFlowDump,
   encodeMarkUpdate,
+  encodeReopen,
   type Flow,
   type MarkFilter,
 } from './flow.ts'
@@ -34,6 +35,8 @@ export interface Conntrack {
   updateMark(tuple: ConntrackTuple, mark: number, mask: number): boolean
   /** As `updateMark` for many with few calls; returns how many were there. Throws after all were tried. */
   updateMarks(updates: readonly MarkUpdate[]): number
+  /** Makes a TCP entry one whose SYN was just seen: true where it was there. Throws NetlinkError. */
+  reopen(tuple: ConntrackTuple): boolean
   /** Removes an entry: true where it was there. Throws NetlinkError. */
   remove(tuple: ConntrackTuple): boolean
   close(): void
@@ -84,6 +87,7 @@ export function openConntrack(transport?: Transport): Conntrack {
     },
     updateMark: (tuple, mark, mask) => updateMarks([{ tuple, mark, mask }]) === 1,
     updateMarks,
+    reopen: (tuple) => found('reopen', requester.requestAll([encodeReopen(tuple)])[0] ?? 0),
     remove: (tuple) => found('remove', requester.requestAll([encodeFlowDelete(tuple)])[0] ?? 0),
     close: () => requester.close(),
   }

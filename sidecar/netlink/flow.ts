@@ -40,6 +40,8 @@ export const CTA_PROTO_SRC_PORT = 2
 export const CTA_PROTO_DST_PORT = 3
 export const CTA_PROTOINFO_TCP = 1
 export const CTA_PROTOINFO_TCP_STATE = 1
+export const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL = 4
+export const CTA_PROTOINFO_TCP_FLAGS_REPLY = 5
 
 // <linux/netfilter/nf_conntrack_common.h>: enum ip_conntrack_status.
 export const IPS_SEEN_REPLY = 1 << 1
@@ -48,6 +50,8 @@ export const IPS_CONFIRMED = 1 << 3
 
 // <linux/netfilter/nf_conntrack_tcp.h>: enum tcp_conntrack.
 export const TCP_CONNTRACK_SYN_SENT = 1
+/** struct nf_ct_tcp_flags: windows of this direction are not checked. */
+export const IP_CT_TCP_FLAG_BE_LIBERAL = 0x08
 export const TCP_CONNTRACK_SYN_RECV = 2
 export const TCP_CONNTRACK_ESTABLISHED = 3
 export const TCP_CONNTRACK_CLOSE = 8
@@ -208,6 +212,28 @@ export function encodeMarkUpdate(tuple: ConntrackTuple, mark: number, mask: numb
       encodeTuple(CTA_TUPLE_ORIG, tuple),
       { type: CTA_MARK, data: u32BE((mark & mask) >>> 0) },
       { type: CTA_MARK_MASK, data: u32BE(mask) },
+    ],
+  }
+}
+
+/**
+ * The request that makes a TCP entry one whose SYN was just seen, its windows unchecked: those that it remembers are an
+ * earlier connection's.
+ */
+export function encodeReopen(tuple: ConntrackTuple): Request {
+  const liberal = new Uint8Array([IP_CT_TCP_FLAG_BE_LIBERAL, IP_CT_TCP_FLAG_BE_LIBERAL])
+  const tcp = [
+    { type: CTA_PROTOINFO_TCP_STATE, data: new Uint8Array([TCP_CONNTRACK_SYN_SENT]) },
+    { type: CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, data: liberal },
+    { type: CTA_PROTOINFO_TCP_FLAGS_REPLY, data: liberal },
+  ]
+  return {
+    type: (NFNL_SUBSYS_CTNETLINK << 8) | IPCTNL_MSG_CT_NEW,
+    flags: NLM_F_REQUEST | NLM_F_ACK,
+    body: nfgen(NFPROTO[tuple.family]),
+    attributes: [
+      encodeTuple(CTA_TUPLE_ORIG, tuple),
+      { type: CTA_PROTOINFO, data: [{ type: CTA_PROTOINFO_TCP, data: tcp }] },
     ],
   }
 }

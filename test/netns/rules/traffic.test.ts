@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals'
-import { MARK_OWN, MARK_RELEASED, MARK_REVOKED } from '../../../api/marks.ts'
+import { MARK_OWN, MARK_RELEASED, MARK_REVOKED, MARK_STALE } from '../../../api/marks.ts'
 import type { RulesetOptions } from '../../../sidecar/rules/ruleset.ts'
 import { ADDRESS, createPair, inside, type Pair, type Running, runScript, startScript } from './namespaces.ts'
 
@@ -157,7 +157,7 @@ describe('with iptables-nft', () => {
     ])
   })
 
-  it("an arriving SYN on a released tuple is queued and shows the connection's mark", async () => {
+  it("an arriving SYN on a released tuple is queued and shows the connection's mark, and that conntrack knew it", async () => {
     await guard(pair.right, backend)
     const queued = await judge(pair.right, { 'in tcp': RELEASED })
     const exchanged = exchange('tcp-twice', ADDRESS.right, 9002)
@@ -168,7 +168,7 @@ describe('with iptables-nft', () => {
       [0, 'in syn', 0],
       [0, 'out syn-ack', 0],
       [0, 'in tcp', 0],
-      [0, 'in syn', RELEASED],
+      [0, 'in syn', (RELEASED | MARK_STALE) >>> 0],
     ])
   })
 

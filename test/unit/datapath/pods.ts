@@ -93,6 +93,7 @@ export async function createPod(options: PodOptions): Promise<TestPod> {
       isOwnConnection: () => false,
       isOwnListener: () => false,
       isListening: () => true,
+      reopenTracking: () => undefined,
       isEstablished: () => pod.established,
     },
     report: (report) => reports.push(report),

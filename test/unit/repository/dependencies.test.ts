@@ -29,6 +29,16 @@ describe('package.json', () => {
     expect(versions.filter((version) => !/^\d+\.\d+\.\d+$/.test(version))).toEqual([])
   })
 
+  it('has no two optional packages with a program of one name: npm before 11 then links neither', () => {
+    const lock = JSON.parse(readText('package-lock.json')) as {
+      readonly packages: Readonly<Record<string, { readonly bin?: Names }>>
+    }
+    const programs = Object.keys(manifest.optionalDependencies).flatMap((name) =>
+      Object.keys(lock.packages[`node_modules/${name}`]?.bin ?? {}),
+    )
+    expect(programs).toEqual([...new Set(programs)])
+  })
+
   it('has each package that the product imports among its run time dependencies', () => {
     const sources = listSources(['api', 'policy', 'certs', 'webhook', 'sidecar', 'cli', 'lab'])
     const imported = new Set(

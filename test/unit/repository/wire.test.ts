@@ -9,11 +9,9 @@ import {
   ADDRESSES_AT,
   createFrame,
   decodeFrame,
-  encodeResyncFrame,
   FAMILY_AT,
   FRAME_MAGIC,
   FRAME_PROOF,
-  FRAME_RESYNC,
   FRAME_SYN,
   FRAME_SYN_ACK,
   FRAME_VERSION,
@@ -24,7 +22,6 @@ import {
   NONCE_BYTES,
   PROOF_BYTES,
   PROOF_HASH_AT,
-  RESYNC_BYTES,
   SYN_WIT_AT,
   synAckWitAt,
   witSectionParts,
@@ -236,16 +233,6 @@ describe('the tables of docs/wire.md', () => {
     expect(PROOF_HASH_AT + HASH_BYTES).toBe(PROOF_BYTES)
   })
 
-  it('have the resync frame as the code has it', () => {
-    expect(brief(tableBelow('Resync frame'))).toEqual([
-      texts(0, 4, 'magic'),
-      texts(versionAt, 1, 'version'),
-      texts(typeAt, 1, 'type'),
-      texts(lengthAt, 2, 'length'),
-    ])
-    expect(frameByHand(FRAME_RESYNC)).toBe(encodeResyncFrame().toString('hex'))
-  })
-
   it('have no gap and no overlap in the MAC message', () => {
     const rows = tableBelow('MAC')
     for (const [family, column] of [
@@ -267,11 +254,10 @@ describe('the tables of docs/wire.md', () => {
     const numbers = {
       magic: `\`${FRAME_MAGIC.toString(16).replaceAll(/(..)(?=.)/g, '$1 ')}\``,
       version: `Version ${FRAME_VERSION}.`,
-      types: [FRAME_SYN, FRAME_SYN_ACK, FRAME_PROOF, FRAME_RESYNC].map((type) => `| type, ${type} |`),
+      types: [FRAME_SYN, FRAME_SYN_ACK, FRAME_PROOF].map((type) => `| type, ${type} |`),
       roles: `role: ${ROLE_SERVER} in a SYN-ACK, ${ROLE_CLIENT} in a proof`,
       proof: `sequence number ISN_c + 1 - ${PROOF_BYTES}`,
       proofLength: `| length, ${PROOF_BYTES} |`,
-      resyncLength: `| length, ${RESYNC_BYTES} |`,
       epoch: `epoch is the time in seconds since 1970 divided by ${NONCE_EPOCH_SECONDS}`,
       frame: `at most ${MAXIMUM_FRAME_BYTES.toLocaleString('en')} bytes`,
       parts: `at most ${WIT_PARTS_BYTES.toLocaleString('en')} bytes together`,
