@@ -15,6 +15,7 @@ import { handleOutbound } from '../../../sidecar/datapath/outbound.ts'
 import { createOutcome, type Outcome } from '../../../sidecar/datapath/outcome.ts'
 import { encodeWitSection } from '../../../sidecar/handshake/frame.ts'
 import { createMacState } from '../../../sidecar/handshake/hmac.ts'
+import { hashWit } from '../../../sidecar/handshake/keys.ts'
 import { buildTcp } from '../../../sidecar/packet/build.ts'
 import { createPacket, decodePacket } from '../../../sidecar/packet/decode.ts'
 
@@ -58,19 +59,7 @@ export async function createPod(options: PodOptions): Promise<TestPod> {
     addresses: [address],
     ports: [],
   }
-  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
-  const cnf = exportPublicJwk(privateKey)
-  const compact = await issueWit(authority, {
-    identity,
-    cnf,
-    trustDomain: EXPECTED.trustDomain,
-    issuer: EXPECTED.issuer,
-    issuedAt: options.issuedAt ?? NOW_SECONDS,
-    lifetimeSeconds: 3600,
-    jti: randomBytes(16).toString('base64url'),
-  })
-  const verified = await verify(compact)
-  const section = encodeWitSection(decodeWitParts(compact))
+  const own = await issueOwn(identity, options.issuedAt ?? NOW_SECONDS)
   const reports: RefusalReport[] = []
   const gate = createGate({
     settings: {
@@ -99,33 +88,143 @@ export async function createPod(options: PodOptions): Promise<TestPod> {
     report: (report) => reports.push(report),
   })
   gate.nowMilliseconds = NOW_SECONDS * 1000
-  applyMessage(gate, {
-    type: 'own',
-    uid: identity.uid,
-    generation: nextGeneration++,
-    witSection: section,
-    witHash: verified.sha256,
-    privateKey,
-    thumbprint: jwkThumbprint(cnf),
-    expiresAt: verified.expiresAt,
-  })
-  const policies = parseNetworkPolicies(options.policies ?? '', 'test.yaml')
-  applyMessage(gate, { type: 'policies', version: 1, policies, subject: identity })
+  applyMessage(gate, own.message)
+  setPolicies(gate, identity, options.policies ?? '')
   applyMessage(gate, { type: 'ready', ready: true })
   const pod: TestPod = {
     gate,
     identity,
     address: parseAddress(address) ?? new Uint8Array(4),
-    section,
+    section: own.section,
     reports,
     established: false,
-    compact,
+    compact: own.compact,
   }
   return pod
 }
 
-export function verify(compact: string) {
-  return verifyWit(compact, trustBundle([authority]), { now: NOW_SECONDS, ...EXPECTED })
+/** A WIT with a fresh key, as the packet path is told of it. */
+async function issueOwn(identity: PodIdentity, issuedAt: number) {
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  const cnf = exportPublicJwk(privateKey)
+  const compact = await issueWit(authority, {
+    identity,
+    cnf,
+    trustDomain: EXPECTED.trustDomain,
+    issuer: EXPECTED.issuer,
+    issuedAt,
+    lifetimeSeconds: 3600,
+    jti: randomBytes(16).toString('base64url'),
+  })
+  const section = encodeWitSection(decodeWitParts(compact))
+  const message = {
+    type: 'own',
+    uid: identity.uid,
+    generation: nextGeneration++,
+    witSection: section,
+    witHash: hashWit(compact),
+    privateKey,
+    thumbprint: jwkThumbprint(cnf),
+    expiresAt: issuedAt + 3600,
+  } as const
+  return { message, section, compact }
+}
+
+/** Gives a Pod a new WIT with a fresh key, and other labels where told; returns its section. */
+export async function renew(pod: TestPod, labels: Readonly<Record<string, string>> = pod.identity.labels) {
+  const own = await issueOwn({ ...pod.identity, labels }, Math.floor(pod.gate.nowMilliseconds / 1000))
+  applyMessage(pod.gate, own.message)
+  return own.section
+}
+
+export function setPolicies(gate: Gate, subject: PodIdentity, yaml: string): void {
+  applyMessage(gate, { type: 'policies', version: 1, policies: parseNetworkPolicies(yaml, 'test.yaml'), subject })
+}
+
+/** Lets time pass at every Pod. */
+export function advance(pods: readonly TestPod[], milliseconds: number): void {
+  for (const { gate } of pods) gate.nowMilliseconds += milliseconds
+}
+
+export const FIN = 0x01
+export const SYN = 0x02
+export const RST = 0x04
+export const ACK = 0x10
+export const SYN_ACK = 0x12
+
+/** A connection between two Pods, with its numbers; packets of it as the kernels at its ends make them. */
+export interface Connection {
+  readonly client: TestPod
+  readonly server: TestPod
+  readonly clientPort: number
+  readonly serverPort: number
+  readonly clientIsn: number
+  readonly serverIsn: number
+}
+
+export function connect(client: TestPod, server: TestPod, numbers: Partial<Connection> = {}): Connection {
+  return {
+    client,
+    server,
+    clientPort: 40_000,
+    serverPort: 80,
+    clientIsn: 1_000,
+    serverIsn: 0xffff_ff00,
+    ...numbers,
+  }
+}
+
+export function fromClient(c: Connection, flags: number, fields: Partial<Segment> = {}): Buffer {
+  return segment({
+    from: c.client.address,
+    to: c.server.address,
+    fromPort: c.clientPort,
+    toPort: c.serverPort,
+    sequence: flags === SYN ? c.clientIsn : (c.clientIsn + 1) >>> 0,
+    acknowledgement: flags === SYN ? 0 : (c.serverIsn + 1) >>> 0,
+    flags,
+    ...fields,
+  })
+}
+
+export function fromServer(c: Connection, flags: number, fields: Partial<Segment> = {}): Buffer {
+  return segment({
+    from: c.server.address,
+    to: c.client.address,
+    fromPort: c.serverPort,
+    toPort: c.clientPort,
+    sequence: flags === SYN_ACK ? c.serverIsn : (c.serverIsn + 1) >>> 0,
+    acknowledgement: (c.clientIsn + 1) >>> 0,
+    flags,
+    ...fields,
+  })
+}
+
+/** Runs a handshake up to the proof, which is not delivered; returns each packet as it was on the wire. */
+export async function shakeHands(c: Connection) {
+  const syn = (await settle(c.client, 'out', fromClient(c, SYN))).packet
+  const synIn = await settle(c.server, 'in', syn)
+  const synAck = (await settle(c.server, 'out', fromServer(c, SYN_ACK))).packet
+  const synAckIn = await settle(c.client, 'in', synAck)
+  return { syn, synIn, synAck, synAckIn, proof: synAckIn.reply ?? Buffer.alloc(0) }
+}
+
+/** Runs a handshake to its end; `release` is the verdict on the client kernel's own ACK. */
+export async function establish(c: Connection) {
+  const wire = await shakeHands(c)
+  judge(c.server, 'in', wire.proof)
+  return { ...wire, release: judge(c.server, 'in', fromClient(c, ACK)) }
+}
+
+/** The packet with one byte XORed; its TCP checksum stays as it was, which the gate leaves to the kernel. */
+export function flip(bytes: Uint8Array, at: number, mask = 1): Buffer {
+  const copy = Buffer.from(bytes)
+  copy.writeUInt8(copy.readUInt8(at) ^ mask, at)
+  return copy
+}
+
+export function verify(compact: string, now: number = NOW_SECONDS) {
+  return verifyWit(compact, trustBundle([authority]), { now, ...EXPECTED })
 }
 
 let nextIndex = 1
@@ -148,7 +247,7 @@ export async function satisfy(
       .join('.')
     let result: Parameters<typeof applyMessage>[1] & { type: 'verified' }
     try {
-      const wit = await verify(compact)
+      const wit = await verify(compact, Math.floor(pod.gate.nowMilliseconds / 1000))
       const index = indexes.get(wit.identity.uid) ?? nextIndex++
       indexes.set(wit.identity.uid, index)
       const { identity, cnf, kid, issuedAt, expiresAt } = wit
