@@ -8,7 +8,7 @@ export const HOLD_MILLISECONDS = 10_000
 /** Half-open connections of peers with a verified WIT. Above it the oldest lose only their repeated SYN-ACK. */
 export const MAXIMUM_HALF_OPEN = 8_192
 /** SYNs of our own that were sent lately: for the third, plain one and for acknowledgements of frame bytes. */
-export const MAXIMUM_RECENT_SYNS = 4_096
+export const MAXIMUM_RECENT_SYNS = 16_384
 /**
  * The third, fifth, ... SYN of a connection goes without a frame: something on the path may not like data on SYN. A
  * guarded server drops it, and gets a framed one next.

@@ -39,6 +39,7 @@ import { decideIdentified, judgeAddress, type Meeting } from './judge.ts'
 import { judgeMidstream } from './midstream.ts'
 import { drop, hold, type Outcome, pass, refuse, release } from './outcome.ts'
 import type { KnownPeer } from './peers.ts'
+import type { RecentSyn } from './recent-syns.ts'
 import { clientView, serverView } from './views.ts'
 
 const frame = createFrame()
@@ -241,9 +242,12 @@ function handleSynAck(gate: Gate, mark: number, bytes: Buffer, packet: Packet, o
   }
   // A repeated SYN-ACK asks for the proof again; another Pod's does not change whose connection this is.
   if (onReleased && (mark & MARK_INDEX) !== index) return drop(outcome, 'mac')
-  noteReleased(gate, bytes, packet)
+  const syn = noteReleased(gate, bytes, packet)
   if (!onReleased) gate.counters.released('egress', 'identified')
-  const replyBytes = buildProof(verified, bytes, packet, outcome.reply)
+  const replyBytes =
+    onReleased && syn && syn.repeatedSynAcks++ % 2 === 0
+      ? buildPlainSyn(syn, bytes, packet, outcome.reply)
+      : buildProof(verified, bytes, packet, outcome.reply)
   release(outcome, index, stripPayload(bytes, packet, outcome.packet), replyBytes)
 }
 
@@ -307,9 +311,35 @@ function handlePlainSynAck(gate: Gate, onReleased: boolean, bytes: Buffer, packe
   release(outcome, 0, packet.payloadBytes > 0 ? stripPayload(bytes, packet, outcome.packet) : 0)
 }
 
-function noteReleased(gate: Gate, bytes: Buffer, packet: Packet): void {
+function noteReleased(gate: Gate, bytes: Buffer, packet: Packet): RecentSyn | undefined {
   const syn = gate.recentSyns.find(tupleKey(bytes, packet, true))
   if (syn) syn.released = true
+  return syn
+}
+
+/**
+ * Our SYN once more, without its frame. A server that repeats its SYN-ACK did not get our proof: it was lost, or
+ * conntrack on the path, which knew the tuple from an earlier connection, ignored our SYN and drops what follows it.
+ * conntrack gets in step by a SYN and a SYN-ACK that acknowledges just that, which a frame prevents. The server answers
+ * this one with another SYN-ACK, and that one gets the proof.
+ */
+function buildPlainSyn(syn: RecentSyn, bytes: Buffer, packet: Packet, out: Buffer): number {
+  return buildTcp(
+    {
+      family: packet.family,
+      source: bytes.subarray(packet.destinationOffset, packet.destinationOffset + packet.addressBytes),
+      destination: bytes.subarray(packet.sourceOffset, packet.sourceOffset + packet.addressBytes),
+      sourcePort: packet.destinationPort,
+      destinationPort: packet.sourcePort,
+      sequence: syn.isn,
+      acknowledgement: 0,
+      flags: FLAG_SYN,
+      window: syn.window,
+      options: syn.options,
+    },
+    EMPTY,
+    out,
+  )
 }
 
 /** What is wrong before the MAC was verified may come from anybody: silence. After it, it is the server's own word. */

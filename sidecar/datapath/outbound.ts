@@ -3,7 +3,7 @@ import { MARK_OWN } from '../../api/marks.ts'
 import { attachSynFrame } from '../handshake/client.ts'
 import type { Refusal } from '../handshake/reasons.ts'
 import { attachSynAckFrame } from '../handshake/server.ts'
-import { FLAG_ACK, FLAG_FIN, FLAG_SYN, type Packet } from '../packet/decode.ts'
+import { FLAG_ACK, FLAG_FIN, FLAG_SYN, type Packet, TCP_HEADER_BYTES } from '../packet/decode.ts'
 import { stripPayload } from '../packet/rewrite.ts'
 import { PLAIN_SYN_FROM } from './bounds.ts'
 import { addressText, denies, type Gate, isClusterAddress, isNodeAddress, peerName } from './gate.ts'
@@ -66,8 +66,11 @@ function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome):
     gate.frameless.has(address) ||
     packet.payloadOffset + gate.own.synFrame.length > gate.settings.mtu
   if (plain) return pass(outcome, packet.payloadBytes > 0 ? stripPayload(bytes, packet, outcome.packet) : 0)
-  syn.frameBytes = gate.own.synFrame.length
   pass(outcome, attachSynFrame(gate.own, gate.secret, bytes, packet, outcome.packet))
+  if (syn.frameBytes > 0) return
+  syn.frameBytes = gate.own.synFrame.length
+  syn.window = packet.window
+  syn.options = Buffer.from(outcome.packet.subarray(packet.headerBytes + TCP_HEADER_BYTES, packet.payloadOffset))
 }
 
 /** Outside the cluster nobody can show a WIT: ipBlock rules decide at the SYN, without a frame. */

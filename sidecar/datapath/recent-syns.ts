@@ -7,6 +7,11 @@ export interface RecentSyn {
   /** Bytes of the frame that it was sent with, or 0. */
   frameBytes: number
   released: boolean
+  /** Its TCP options and window, for a plain copy. */
+  options: Buffer
+  window: number
+  /** SYN-ACKs that came after the one that released the connection. */
+  repeatedSynAcks: number
 }
 
 export interface RecentSyns {
@@ -14,6 +19,8 @@ export interface RecentSyns {
   note(key: string, isn: number): RecentSyn
   find(key: string): RecentSyn | undefined
 }
+
+const NONE = Buffer.alloc(0)
 
 /** Keeps the last `capacity` tuples, the oldest forgotten first. */
 export function createRecentSyns(capacity: number): RecentSyns {
@@ -33,7 +40,7 @@ export function createRecentSyns(capacity: number): RecentSyns {
           break
         }
       }
-      const syn = { isn, sent: 1, frameBytes: 0, released: false }
+      const syn = { isn, sent: 1, frameBytes: 0, released: false, options: NONE, window: 0, repeatedSynAcks: 0 }
       byKey.set(key, syn)
       return syn
     },

@@ -55,6 +55,13 @@ const SAVE_MARK = `-j CONNMARK --save-mark --nfmask ${hex(MARK_SAVED)} --ctmask 
 /** A new connection's SYN is NEW; on an entry of an earlier connection, which conntrack has not let go, it is not. */
 const MARK_STALE_SYN = `-p tcp -m tcp --tcp-flags SYN,ACK SYN -m conntrack --ctstate ESTABLISHED -j MARK --set-xmark ${bits(MARK_STALE, MARK_STALE)}`
 
+/**
+ * While the packet that releases a connection is on its way through the kernel, the next ones may overtake it. One that
+ * so reaches a connection already closed by a reset makes the kernel answer with another, which conntrack on the path
+ * would take for the tuple's next connection. conntrack keeps a connection for 10 s after a reset, others longer.
+ */
+const DROP_STRAY_RESET = `-p tcp -m tcp --tcp-flags RST,ACK RST -m connmark --mark ${bits(MARK_RELEASED, JUDGED)} -m conntrack --ctexpire 0:10 -j DROP`
+
 /** Packets of judged connections never see the queue: released ones pass, the filter table refuses revoked ones. */
 const SKIP_QUEUE = [
   `${NOT_SYN} -m connmark ! --mark ${bits(0, JUDGED)} -j RETURN`,
@@ -96,6 +103,7 @@ function mangleChains(options: RulesetOptions): Chain[] {
         // Goto, not jump: what returns from there leaves our chains, so established traffic pays one rule for it.
         `-m mark --mark ${bits(MARK_OWN, MARK_ALL)} -m owner --uid-owner ${options.sidecarUid} -g SYNGUARD-RAW`,
         CLEAR_PACKET_MARK,
+        DROP_STRAY_RESET,
         ...SKIP_QUEUE,
         // REJECT's own reset shares the refused SYN's unconfirmed conntrack entry, and nf_queue drops such a packet.
         '-p tcp -m tcp --tcp-flags RST RST -j RETURN',
@@ -107,11 +115,12 @@ function mangleChains(options: RulesetOptions): Chain[] {
       ],
     },
     {
-      // The shapes that the sidecar sends: the proof, a refusal's reset, a repeated SYN-ACK. Nothing else.
+      // The shapes that the sidecar sends: the proof, a refusal's reset, a repeated SYN or SYN-ACK. Nothing else.
       name: 'SYNGUARD-RAW',
       rules: [
         '-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK ACK -j RETURN',
         '-p tcp -m tcp --tcp-flags RST RST -j RETURN',
+        '-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -j RETURN',
         '-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN,ACK -j RETURN',
         '-j DROP',
       ],

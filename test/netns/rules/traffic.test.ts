@@ -198,7 +198,7 @@ describe('with iptables-nft', () => {
 
 describe('own raw packets', () => {
   const ACK = 16
-  const SYN = 2
+  const FIN = 1
   // The plain peer answers an ACK of no connection with a reset: its arrival says that the ACK got out.
   const table = { 'out tcp': 'drop', 'out syn': 'drop' } as const
   // A new tuple for each: conntrack remembers the others for a while.
@@ -206,7 +206,7 @@ describe('own raw packets', () => {
 
   it.each([
     ['an ACK with the own mark skips the queue', ACK, MARK_OWN, 0, [[0, 'in rst', 0]]],
-    ['a SYN with the own mark is dropped on the spot', SYN, MARK_OWN, 0, []],
+    ['a FIN with the own mark is dropped on the spot', FIN, MARK_OWN, 0, []],
     ['an ACK without the mark is queued', ACK, 0, 0, [[0, 'out tcp', 0]]],
     ['an ACK with a mark that claims a verdict is queued, the mark gone', ACK, 0xe0000001, 0, [[0, 'out tcp', 0]]],
     ["an ACK with the own mark from another user's socket is queued", ACK, MARK_OWN, 15900, [[0, 'out tcp', 0]]],
@@ -214,7 +214,7 @@ describe('own raw packets', () => {
     await guard(pair.left, 'nft', { sidecarUid })
     const queued = await judge(pair.left, table)
     port++
-    expect(await exchange([flags, mark], ADDRESS.right, port)).toBe(flags === SYN ? 'not sent' : 'sent')
+    expect(await exchange([flags, mark], ADDRESS.right, port)).toBe(flags === FIN ? 'not sent' : 'sent')
     await sleep(200)
     expect(queued).toEqual(expected)
   })
