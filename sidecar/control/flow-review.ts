@@ -54,6 +54,7 @@ async function reviewOnce(options: FlowReviewOptions): Promise<FlowReview> {
     flows.push(flow),
   )
   const unknown = new Set<string>()
+  const undecided: { flow: Flow; direction: Direction }[] = []
   const denied: { flow: Flow; direction: Direction }[] = []
   const inUse = new Set<number>()
   for (const flow of flows) {
@@ -61,14 +62,14 @@ async function reviewOnce(options: FlowReviewOptions): Promise<FlowReview> {
     const direction = directionOf(flow, options.podAddresses)
     if ((flow.mark & MARK_OWN) !== 0 || direction === undefined) continue
     const decision = decideFlow(options, flow, direction)
-    if (typeof decision === 'string') unknown.add(decision)
-    else if (!decision.allowed) denied.push({ flow, direction })
+    if (typeof decision === 'string') {
+      unknown.add(decision)
+      undecided.push({ flow, direction })
+    } else if (!decision.allowed) denied.push({ flow, direction })
   }
   if (unknown.size > 0) {
     await Promise.all([...unknown].map(options.resolve))
-    for (const flow of flows) {
-      const direction = directionOf(flow, options.podAddresses)
-      if (direction === undefined || !unknown.has(remoteAddress(flow, direction))) continue
+    for (const { flow, direction } of undecided) {
       const decision = decideFlow(options, flow, direction)
       // Still unknown: the issuer cannot be asked. What was allowed before stays: nothing says that it changed.
       if (typeof decision !== 'string' && !decision.allowed) denied.push({ flow, direction })
@@ -94,10 +95,6 @@ function directionOf(flow: Flow, podAddresses: ReadonlySet<string>): Direction |
   const toUs = podAddresses.has(formatAddress(flow.original.destination))
   if (fromUs === toUs) return undefined
   return fromUs ? 'egress' : 'ingress'
-}
-
-function remoteAddress(flow: Flow, direction: Direction): string {
-  return formatAddress(direction === 'egress' ? flow.original.destination : flow.original.source)
 }
 
 const VOID: Decision = { allowed: false, isolatedBy: [] }

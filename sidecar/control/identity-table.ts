@@ -45,6 +45,8 @@ export function openIdentityTable(directory: string, onWriteError: (error: Error
   const byIndex = new Map<number, IdentityRow>()
   const byKey = new Map<string, IdentityRow>()
   let next = 1
+  /** True after a write that failed: the file may end in half a line. */
+  let torn = false
 
   function keep(row: IdentityRow): void {
     byIndex.set(row.index, row)
@@ -81,7 +83,10 @@ export function openIdentityTable(directory: string, onWriteError: (error: Error
       if (index === undefined) return undefined
       const row = { ...wanted, index }
       try {
+        if (torn) rewrite()
+        torn = true
         appendFileSync(path, `${JSON.stringify(row)}\n`, { mode: 0o600 })
+        torn = false
       } catch (error) {
         onWriteError(error as Error)
         return undefined

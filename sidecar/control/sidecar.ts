@@ -1,5 +1,5 @@
 /** The control plane of one sidecar: what it holds, what it tells the packet path, and what makes it ready. */
-import type { DirectoryEntry, Mode, PodIdentity, StreamMessage, TrustBundle, VoidEntry } from '../../api/identity.ts'
+import type { DirectoryEntry, Mode, StreamMessage, TrustBundle, VoidEntry } from '../../api/identity.ts'
 import { PATH_CREDENTIALS, PATH_STATE, QUEUE_OTHER, QUEUE_TCP, SIDECAR_UID } from '../../api/names.ts'
 import { formatAddress } from '../../policy/address.ts'
 import { compile } from '../../policy/compile.ts'
@@ -24,7 +24,8 @@ import { createPeersClient } from './peers-client.ts'
 import type { PolicySource } from './policies/source.ts'
 import type { SidecarSettings } from './settings.ts'
 import { createStreamClient } from './stream-client.ts'
-import { createVerifier, relabelled } from './verifier.ts'
+import { createVerifier } from './verifier.ts'
+import { relabelled } from './voids.ts'
 import { startWorker } from './worker-supervisor.ts'
 
 /** How far clocks in the cluster may differ. */
@@ -59,7 +60,6 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
   let judgePolicy: GatePolicy | undefined
   let ready = false
   let rules: Condition = { name: 'rules', ok: false, reason: 'not checked yet' }
-  const voids = new Map<string, VoidEntry>()
 
   const gateSettings = (): GateSettings => ({
     mode,
@@ -283,7 +283,6 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
 
   function addVoid(entry: VoidEntry): void {
     verifier.addVoid(entry)
-    voids.set(entry.uid, entry)
     if (entry.uid === settings.pod.uid) return identities.renew('void', RENEWAL_SPREAD_MILLISECONDS)
     if (!entry.labels && !entry.namespaceLabels) {
       return worker.tell({ type: 'void', uid: entry.uid, issuedBefore: entry.iatBefore })
@@ -302,12 +301,6 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
       })
       break
     }
-  }
-
-  function currentIdentity(of: PodIdentity, issuedAt: number): PodIdentity | 'void' {
-    const entry = voids.get(of.uid)
-    if (!entry || issuedAt > entry.iatBefore) return of
-    return entry.labels || entry.namespaceLabels ? relabelled(of, entry) : 'void'
   }
 
   // ---- policies ----
@@ -371,7 +364,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
         sockDiag,
         table,
         podAddresses,
-        currentIdentity,
+        currentIdentity: verifier.currentIdentity,
         judge: {
           settings: view,
           clusterNetworks: view.clusterNetworks,

@@ -6,6 +6,7 @@ import type { VerifiedPeer } from '../datapath/messages.ts'
 import { witSectionParts } from '../handshake/frame.ts'
 import type { Refusal } from '../handshake/reasons.ts'
 import type { IdentityTable } from './identity-table.ts'
+import { createVoids, type Voids } from './voids.ts'
 
 export interface VerifierOptions {
   readonly table: IdentityTable
@@ -24,15 +25,15 @@ export interface Verifier {
   verify(section: Uint8Array): Promise<VerifiedPeer | Refusal>
   /** Notes that WITs of a Pod are void or stand with other labels. */
   addVoid(entry: VoidEntry): void
+  /** The identity that a WIT issued then stands for now. */
+  currentIdentity: Voids['currentIdentity']
 }
 
 /** Unknown kids may come from anybody: one fetch of the bundle in this time. */
 const BUNDLE_FETCH_MILLISECONDS = 10_000
-/** More Pods with void WITs than a cluster relabels within one lifetime; the oldest is forgotten first. */
-const MAXIMUM_VOIDS = 10_000
 
 export function createVerifier(options: VerifierOptions): Verifier {
-  const voids = new Map<string, VoidEntry>()
+  const voids = createVoids()
   let lastFetch = Number.NEGATIVE_INFINITY
 
   async function verifyOnce(section: Uint8Array): Promise<VerifiedWit | WitError> {
@@ -74,14 +75,10 @@ export function createVerifier(options: VerifierOptions): Verifier {
       options.onResult(wit.code)
       return wit.code === 'wit-expired' ? 'wit-expired' : 'wit-invalid'
     }
-    const entry = voids.get(wit.identity.uid)
-    let identity = wit.identity
-    if (entry && wit.issuedAt <= entry.iatBefore) {
-      if (!entry.labels && !entry.namespaceLabels) {
-        options.onResult('wit-void')
-        return 'wit-void'
-      }
-      identity = relabelled(identity, entry)
+    const identity = voids.currentIdentity(wit.identity, wit.issuedAt)
+    if (identity === 'void') {
+      options.onResult('wit-void')
+      return 'wit-void'
     }
     const { kid, issuedAt, expiresAt } = wit
     const row = options.table.obtain({ identity, port: 0, kid, issuedAt, expiresAt })
@@ -101,24 +98,7 @@ export function createVerifier(options: VerifierOptions): Verifier {
 
   return {
     verify,
-    addVoid(entry) {
-      voids.delete(entry.uid)
-      if (voids.size >= MAXIMUM_VOIDS) {
-        for (const oldest of voids.keys()) {
-          voids.delete(oldest)
-          break
-        }
-      }
-      voids.set(entry.uid, entry)
-    },
-  }
-}
-
-/** The identity with the labels that a void entry puts in place of the WIT's. */
-export function relabelled(identity: VerifiedPeer['identity'], entry: VoidEntry): VerifiedPeer['identity'] {
-  return {
-    ...identity,
-    labels: entry.labels ?? identity.labels,
-    namespaceLabels: entry.namespaceLabels ?? identity.namespaceLabels,
+    addVoid: voids.add,
+    currentIdentity: voids.currentIdentity,
   }
 }
