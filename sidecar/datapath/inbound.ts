@@ -137,10 +137,12 @@ function settleUnidentified(
   packet: Packet,
   outcome: Outcome,
 ): void {
+  const pending = isIdentified(gate, bytes, packet)
   if (denies(gate, 'ingress', refusal, bytes, packet, '', undefined)) {
-    return refuseSyn(gate, onReleased, refusal, bytes, packet, outcome)
+    // A damaged or forged copy of a SYN whose identity held does not end that connection.
+    return refuseSyn(gate, onReleased || pending, refusal, bytes, packet, outcome)
   }
-  if (!isIdentified(gate, bytes, packet)) claim(gate, bytes, packet, 'plain')
+  if (!pending) claim(gate, bytes, packet, 'plain')
   pass(outcome, stripPayload(bytes, packet, outcome.packet))
 }
 
@@ -153,13 +155,13 @@ const SILENT: ReadonlySet<Refusal> = new Set(['wit-void', 'wit-expired', 'no-wit
  */
 function refuseSyn(
   gate: Gate,
-  onReleased: boolean,
+  silent: boolean,
   refusal: Refusal,
   bytes: Buffer,
   packet: Packet,
   outcome: Outcome,
 ): void {
-  if (onReleased || gate.settings.refusal === 'drop' || SILENT.has(refusal)) {
+  if (silent || gate.settings.refusal === 'drop' || SILENT.has(refusal)) {
     return drop(outcome, refusal)
   }
   refuse(outcome, refusal, stripPayload(bytes, packet, outcome.packet))
@@ -245,7 +247,7 @@ function handleSynAck(gate: Gate, mark: number, bytes: Buffer, packet: Packet, o
   const syn = noteReleased(gate, bytes, packet)
   if (!onReleased) gate.counters.released('egress', 'identified')
   const replyBytes =
-    onReleased && syn && syn.repeatedSynAcks++ % 2 === 0
+    onReleased && syn && syn.repeatedSynAcks++ === 0
       ? buildPlainSyn(syn, bytes, packet, outcome.reply)
       : buildProof(verified, bytes, packet, outcome.reply)
   release(outcome, index, stripPayload(bytes, packet, outcome.packet), replyBytes)
@@ -437,8 +439,10 @@ function slotOfProof(gate: Gate, bytes: Buffer, packet: Packet): HalfOpen | unde
 function handleOther(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
   // Whoever waits for the release has heard nothing of the server but its SYN-ACK.
   const slot = gate.halfOpen.findAnswered(connectionKey(bytes, packet, true, (packet.acknowledgement - 1) >>> 0))
-  if (slot && (packet.sequence - slot.clientIsn - 1) >>> 0 < MAXIMUM_EARLY_BYTES) {
+  if (slot) {
     gate.counters.packet('late')
+    // A reset in answer to a number of nobody's would carry the right one, and end the connection.
+    if ((packet.sequence - slot.clientIsn - 1) >>> 0 >= MAXIMUM_EARLY_BYTES) return drop(outcome, 'stale')
     if (slot.kind === 'identified' && !slot.proved) return repeatSynAck(gate, slot, bytes, packet, outcome)
     if (slot.peer) return releaseProved(gate, slot, slot.peer, bytes, packet, outcome)
     return release(outcome, slot.kind === 'own' ? MARK_OWN : 0)

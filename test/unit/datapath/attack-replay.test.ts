@@ -7,6 +7,7 @@ import {
   connect,
   createPod,
   establish,
+  flip,
   fromClient,
   fromServer,
   judge,
@@ -307,12 +308,21 @@ describe('forged packets on a released connection', () => {
 })
 
 describe('packets of nobody’s connection', () => {
+  it('does not refuse a damaged copy of a SYN with a reset that would end the connection of the good one', async () => {
+    const { client, server } = await twoPods()
+    const { syn } = await shakeHands(connect(client, server))
+    expect(judge(server, 'in', flip(syn, 45))).toMatchObject({ action: 'drop', refusal: 'frame' })
+  })
+
   it('releases no ACK whose numbers are not the proved ones', async () => {
     const { client, server } = await twoPods()
     const c = connect(client, server)
     judge(server, 'in', (await shakeHands(c)).proof)
-    for (const fields of [{ acknowledgement: 5 }, { sequence: c.clientIsn }, { sequence: 0xc000_0000 }]) {
-      expect(judge(server, 'in', fromClient(c, ACK, fields))).toMatchObject({ action: 'refuse', refusal: 'stale' })
+    const refused = judge(server, 'in', fromClient(c, ACK, { acknowledgement: 5 }))
+    expect(refused).toMatchObject({ action: 'refuse', refusal: 'stale' })
+    // No reset: it would have the number that the client waits for.
+    for (const sequence of [c.clientIsn, 0xc000_0000]) {
+      expect(judge(server, 'in', fromClient(c, ACK, { sequence }))).toMatchObject({ action: 'drop', refusal: 'stale' })
     }
     expect(judge(server, 'in', fromClient(c, ACK)).action).toBe('release')
   })

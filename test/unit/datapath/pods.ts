@@ -13,7 +13,7 @@ import { createGate, type Gate, type GateSettings, type RefusalReport } from '..
 import { handleInbound } from '../../../sidecar/datapath/inbound.ts'
 import { handleOutbound } from '../../../sidecar/datapath/outbound.ts'
 import { createOutcome, type Outcome } from '../../../sidecar/datapath/outcome.ts'
-import { encodeWitSection } from '../../../sidecar/handshake/frame.ts'
+import { encodeWitSection, witSectionParts } from '../../../sidecar/handshake/frame.ts'
 import { createMacState } from '../../../sidecar/handshake/hmac.ts'
 import { hashWit } from '../../../sidecar/handshake/keys.ts'
 import { buildTcp } from '../../../sidecar/packet/build.ts'
@@ -239,7 +239,6 @@ export async function satisfy(
   const need = outcome.need
   if (!need) throw new Error('nothing is needed')
   if (need.kind === 'verify') {
-    const { witSectionParts } = await import('../../../sidecar/handshake/frame.ts')
     const parts = witSectionParts(need.section)
     if (!parts) throw new Error('no WIT section')
     const compact = [parts.header, parts.payload, parts.signature]

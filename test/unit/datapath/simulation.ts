@@ -1,0 +1,233 @@
+/**
+ * Two guarded Pods with tiny TCPs, a network that loses, doubles, reorders and delays, and an attacker who sees every
+ * packet. Time goes in steps of 100 ms; everything that is chosen comes from a list of numbers.
+ */
+import { MARK_INDEX, MARK_RELEASED } from '../../../api/marks.ts'
+import { createPacket, decodePacket } from '../../../sidecar/packet/decode.ts'
+import { ACK, type Connection, flip, fromClient, fromServer, RST, SYN, SYN_ACK, settle, type TestPod } from './pods.ts'
+
+const STEP_MILLISECONDS = 100
+const GREETING = Buffer.from('hello')
+
+/** One end's conntrack entry and TCP, for the one connection that is simulated. */
+interface End {
+  readonly pod: TestPod
+  mark: number
+  state: 'closed' | 'syn-sent' | 'listen' | 'syn-received' | 'established'
+  timer: number
+  sent: number
+  /** Data that the application read. */
+  received: string
+}
+
+export interface Simulation {
+  readonly client: End
+  readonly server: End
+  /** What broke a rule; empty in every run. */
+  readonly violations: string[]
+}
+
+interface InFlight {
+  readonly to: 'client' | 'server'
+  readonly bytes: Buffer
+  readonly forged: boolean
+  at: number
+}
+
+export interface Choices {
+  /** 0 to 1, one after the other, from the start again at the end. */
+  readonly numbers: readonly number[]
+  readonly loss: number
+  readonly duplication: number
+  readonly attack: number
+  /** Steps after which the network is fair and the attacker silent. */
+  readonly hostileSteps: number
+}
+
+/**
+ * Runs the connection until both ends are established and the data arrived, or the steps are used up. `earlier` is what
+ * the attacker recorded of an earlier connection on the tuple.
+ */
+export async function simulate(
+  c: Connection,
+  mallory: TestPod,
+  choices: Choices,
+  earlier: readonly Buffer[] = [],
+  steps = 900,
+): Promise<Simulation> {
+  const client: End = { pod: c.client, mark: 0, state: 'syn-sent', timer: 0, sent: 0, received: '' }
+  const server: End = { pod: c.server, mark: 0, state: 'listen', timer: 0, sent: 0, received: '' }
+  const violations: string[] = []
+  const recorded: { to: 'client' | 'server'; bytes: Buffer }[] = earlier.map((bytes) => ({
+    to: bytes.compare(c.client.address, 0, 4, 16, 20) === 0 ? 'client' : 'server',
+    bytes,
+  }))
+  let network: InFlight[] = []
+  let now = 0
+  let chosen = 0
+  const choose = (): number => choices.numbers[chosen++ % choices.numbers.length] ?? 0
+  const hostile = (): boolean => now < choices.hostileSteps
+
+  function put(to: 'client' | 'server', bytes: Buffer): void {
+    recorded.push({ to, bytes })
+    if (hostile() && choose() < choices.loss) return
+    const copies = hostile() && choose() < choices.duplication ? 2 : 1
+    for (let copy = 0; copy < copies; copy++) {
+      network.push({ to, bytes, forged: false, at: now + 1 + (hostile() ? Math.floor(choose() * 12) : 0) })
+    }
+  }
+
+  /** What the kernel of an end sends; the gate may change it. */
+  async function send(end: End, bytes: Buffer): Promise<void> {
+    const packet = decoded(bytes)
+    // SYN and SYN-ACK of the own kernel clear the mark and are queued; the rest is where the mark is not released.
+    if ((packet.flags & SYN) !== 0) end.mark = 0
+    else if (end.mark !== 0 || (packet.flags & RST) !== 0) return put(other(end), bytes)
+    const verdict = await settle(end.pod, 'out', bytes, end.mark)
+    if (verdict.reply) put(other(end), verdict.reply)
+    if (verdict.action === 'pass' || verdict.action === 'release') put(other(end), verdict.packet)
+    if (verdict.action === 'release') violations.push('released by a packet of its own kernel')
+  }
+
+  const other = (end: End): 'client' | 'server' => (end === client ? 'server' : 'client')
+
+  async function arrive(end: End, { bytes, forged }: InFlight): Promise<void> {
+    const packet = decoded(bytes)
+    const syn = (packet.flags & SYN) !== 0
+    if (end.mark !== 0 && !syn) return receive(end, bytes, forged)
+    const before = end.mark
+    const verdict = await settle(end.pod, 'in', bytes, before)
+    if (verdict.reply) put(other(end), verdict.reply)
+    if (end === client && verdict.reply && isProof(verdict.reply)) proofSeen = true
+    if (verdict.action === 'refuse') {
+      // Before the honest SYN is here, whoever knows its number could as well send the reset.
+      if (!(forged && end.state === 'listen')) put(other(end), resetOf(end, bytes))
+      return
+    }
+    if (verdict.action === 'release') {
+      end.mark = (MARK_RELEASED | verdict.mark) >>> 0
+      const index = end.pod.gate.peers.findByUid((end === client ? c.server : c.client).identity.uid)[0]?.index
+      if ((end.mark & MARK_INDEX) !== index) violations.push(`${other(end)} was taken for another`)
+      if (end === server && !proofSeen) violations.push('the server released before the client sent a proof')
+    }
+    if (verdict.action === 'pass' || verdict.action === 'release') receive(end, verdict.packet, forged)
+  }
+
+  let proofSeen = false
+
+  function receive(end: End, bytes: Buffer, forged: boolean): void {
+    const packet = decoded(bytes)
+    const syn = (packet.flags & SYN) !== 0
+    if (end === server && !syn && (packet.flags & RST) === 0 && end.mark === 0) {
+      violations.push('the server’s TCP got something but a SYN before the release')
+    }
+    const pushes: Buffer[] = []
+    if ((packet.flags & RST) !== 0) {
+      const expected = end === client ? c.serverIsn + 1 : c.clientIsn + 1
+      const acknowledged = end.state === 'syn-sent' && packet.acknowledgement === (c.clientIsn + 1) >>> 0
+      if (!acknowledged && packet.sequence !== expected >>> 0) return
+      if (end.state === 'syn-sent' && !acknowledged) return
+      violations.push(`${end === client ? 'client' : 'server'} was reset${forged ? ' by a forged packet' : ''}`)
+      end.state = 'closed'
+      return
+    }
+    if (end === server) {
+      if (syn && packet.sequence === c.clientIsn && end.state !== 'established') {
+        end.state = 'syn-received'
+        end.timer = 0
+      } else if (packet.acknowledgement === (c.serverIsn + 1) >>> 0 && end.state !== 'listen') {
+        end.state = 'established'
+        const data = bytes.subarray(packet.payloadOffset).toString('latin1')
+        if (data !== '' && packet.sequence === (c.clientIsn + 1) >>> 0) end.received = data
+      }
+    } else if (packet.acknowledgement === (c.clientIsn + 1) >>> 0 && syn) {
+      if (end.state === 'syn-sent') end.timer = 0
+      end.state = 'established'
+      pushes.push(fromClient(c, ACK))
+    }
+    for (const push of pushes) outbox.push({ end, bytes: push })
+  }
+
+  const outbox: { end: End; bytes: Buffer }[] = []
+
+  async function timers(): Promise<void> {
+    if (client.state === 'syn-sent' && now >= client.timer) {
+      client.timer = now + 10 * 2 ** Math.min(client.sent++, 4)
+      await send(client, fromClient(c, SYN))
+    } else if (client.state === 'established' && server.received === '' && now >= client.timer) {
+      client.timer = now + 10
+      await send(client, fromClient(c, ACK, { payload: GREETING }))
+    }
+    if (server.state === 'syn-received' && now >= server.timer) {
+      server.timer = now + 10
+      await send(server, fromServer(c, SYN_ACK))
+    }
+  }
+
+  /** Puts in what was recorded, as it is, moved, damaged or renumbered, or something with Mallory's own WIT. */
+  function attack(): void {
+    const pick = recorded[Math.floor(choose() * recorded.length)]
+    if (!pick) return
+    const bytes = Buffer.from(pick.bytes)
+    const kind = Math.floor(choose() * 7)
+    let to = pick.to
+    if (kind === 1) bytes.writeUInt32BE(Math.floor(choose() * 0xffff_ffff), 24)
+    if (kind === 2)
+      flip(bytes, 40 + Math.floor(choose() * Math.max(1, bytes.length - 40)) - (bytes.length > 40 ? 0 : 1)).copy(bytes)
+    if (kind === 3 && bytes.length > 40) return inject(to, bytes.subarray(0, 40))
+    if (kind === 4) to = to === 'client' ? 'server' : 'client'
+    if (kind === 5) bytes.writeUInt32BE(Math.floor(choose() * 0xffff_ffff), 28)
+    if (kind === 6 && to === 'server') mallory.section.copy(bytes, Math.min(bytes.length, 64))
+    inject(to, bytes)
+  }
+
+  function inject(to: 'client' | 'server', bytes: Buffer): void {
+    const rebuilt = Buffer.from(bytes)
+    rebuilt.writeUInt16BE(rebuilt.length, 2)
+    network.push({ to, bytes: rebuilt, forged: true, at: now + 1 + Math.floor(choose() * 6) })
+  }
+
+  for (; now < steps && server.received === ''; now++) {
+    for (const end of [client, server]) end.pod.gate.nowMilliseconds += STEP_MILLISECONDS
+    await timers()
+    if (hostile() && choose() < choices.attack) attack()
+    const due = network.filter(({ at }) => at <= now)
+    network = network.filter(({ at }) => at > now)
+    for (const one of due) {
+      if (isAnswerable(one.bytes)) await arrive(one.to === 'client' ? client : server, one)
+    }
+    for (const { end, bytes } of outbox.splice(0)) await send(end, bytes)
+  }
+  return { client, server, violations }
+}
+
+function decoded(bytes: Buffer) {
+  const packet = createPacket()
+  decodePacket(bytes, packet)
+  return packet
+}
+
+/** An attacker's reset and a damaged header prove nothing of the gate: what a kernel alone judges is left out. */
+function isAnswerable(bytes: Buffer): boolean {
+  return decodePacket(bytes, createPacket()) === 'ok'
+}
+
+function isProof(bytes: Buffer): boolean {
+  return bytes.length === 128 && bytes.readUInt8(45) === 3
+}
+
+function resetOf(_end: End, bytes: Buffer): Buffer {
+  const packet = decoded(bytes)
+  const reset = Buffer.from(bytes.subarray(0, 40))
+  bytes.copy(reset, 12, 16, 20)
+  bytes.copy(reset, 16, 12, 16)
+  reset.writeUInt16BE(40, 2)
+  reset.writeUInt16BE(packet.destinationPort, 20)
+  reset.writeUInt16BE(packet.sourcePort, 22)
+  reset.writeUInt8(0x50, 32)
+  const toSyn = (packet.flags & SYN) !== 0
+  reset.writeUInt32BE(toSyn ? 0 : packet.acknowledgement, 24)
+  reset.writeUInt32BE(toSyn ? (packet.sequence + 1) >>> 0 : 0, 28)
+  reset.writeUInt8(toSyn ? RST | ACK : RST, 33)
+  return reset
+}
