@@ -7,7 +7,7 @@ import { pino } from 'pino'
 import { ENVIRONMENT } from '../api/environment.ts'
 import { SynguardError } from '../api/errors.ts'
 import { QUEUE_OTHER, QUEUE_TCP, SIDECAR_UID } from '../api/names.ts'
-import { applyRules, findInstalled, type Installation, removeRules, verifyRules } from './rules/apply.ts'
+import { applyRules, findExpected, type Installation, removeRules, verifyRules } from './rules/apply.ts'
 import { BACKENDS, chooseBackend } from './rules/backend.ts'
 import { RulesError } from './rules/errors.ts'
 import { nodeNamespaceSign, parseAddresses, readNamespaceFacts, readRequiredFamilies } from './rules/pod-namespace.ts'
@@ -72,13 +72,11 @@ async function install(environment: Environment) {
 }
 
 async function verify(environment: Environment) {
-  const found = await findInstalled()
+  const found = await findExpected()
   if (found === undefined) {
     throw new RulesError('rules-differ', 'no rules of Synguard are here', 'Run the init step.')
   }
-  const missing = readRequiredFamilies().filter((family) => !found.families.includes(family))
-  const families = [...found.families, ...missing]
-  const installation = { backend: found.backend, families, options: parseOptions(environment) }
+  const installation = { ...found, options: parseOptions(environment) }
   await verifyRules(installation)
   return { message: 'rules verified', ...describe(installation), refusal: installation.options.refusal }
 }

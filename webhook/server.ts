@@ -73,6 +73,7 @@ export function createServer(options: ServerOptions): WebhookServer {
   const stopRelabelled = voidRelabelled({ cluster, voids, namespaceLabel, isGuarded, now })
   const directory = createDirectory({ cluster, isGuarded })
   const streams = createStreams({
+    defaultMode: injection?.defaults.mode ?? 'enforce',
     cluster,
     directory,
     authority,

@@ -31,6 +31,8 @@ export interface StreamsOptions {
   readonly authority: Authority
   readonly voids: VoidList
   readonly settings: WebhookSettings
+  /** Where a namespace says nothing. */
+  readonly defaultMode: Mode
   readonly random: () => number
 }
 
@@ -51,7 +53,7 @@ interface Stream {
 const LIFETIME_JITTER = 0.2
 
 export function createStreams(options: StreamsOptions): Streams {
-  const { cluster, directory, authority, voids, settings, random } = options
+  const { cluster, directory, authority, voids, settings, defaultMode, random } = options
   const byUid = new Map<string, Set<Stream>>()
   const watchers = new Map<string, Set<Stream>>()
   const dirtyStreams = new Set<Stream>()
@@ -147,7 +149,8 @@ export function createStreams(options: StreamsOptions): Streams {
     const namespace = cluster.get('Namespace', namespaceName)
     if (pod === undefined || namespace === undefined || pod.metadata?.uid !== uid || !isLive(pod)) return undefined
     const ofNamespace = namespace.metadata?.annotations
-    return { identity: podIdentity(pod, namespace, true), mode: stricterMode(pod.metadata.annotations, ofNamespace) }
+    const mode = stricterMode(pod.metadata.annotations, ofNamespace, defaultMode)
+    return { identity: podIdentity(pod, namespace, true), mode }
   }
 
   const subscriptions = [

@@ -11,7 +11,7 @@ import { REFUSALS } from '../handshake/reasons.ts'
 import { openConntrack } from '../netlink/conntrack.ts'
 import { readNetwork } from '../netlink/route.ts'
 import { openSockDiag } from '../netlink/sock-diag.ts'
-import { findInstalled, rulesDiffer } from '../rules/apply.ts'
+import { findExpected, rulesDiffer } from '../rules/apply.ts'
 import { type FlowReview, reviewFlows } from './flow-review.ts'
 import { type Condition, createHealthServer } from './health.ts'
 import { authenticateRequest, createIdentityClient, type OwnIdentity } from './identity-client.ts'
@@ -159,8 +159,6 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
         metrics.byName.identity_table_rows.set(table.size())
         return
       }
-      case 'failed':
-        return log.error({ error: message.message }, 'data path failed')
     }
   }
 
@@ -417,7 +415,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
 
   async function checkRules(): Promise<void> {
     try {
-      const installed = await findInstalled()
+      const installed = await findExpected()
       const differences = installed
         ? await rulesDiffer({
             ...installed,

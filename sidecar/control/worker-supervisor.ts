@@ -1,6 +1,7 @@
 /** Keeps the packet path's thread running: starts it, starts it again when it dies, and tells it all it has to know. */
 import { Worker } from 'node:worker_threads'
 import type { FromWorker, ToWorker, WorkerData } from '../datapath/messages.ts'
+import { close } from '../netlink/libc.ts'
 import { wakeQueueSocket } from '../netlink/queue-socket.ts'
 import type { LogSink } from './log.ts'
 
@@ -20,6 +21,8 @@ export interface WorkerSupervisor {
   tell(message: ToWorker): void
   /** Counts the workers so far: their counters start anew. */
   generation(): number
+  /** Ends the worker and starts no other; what waits in the queues is dropped. */
+  stop(): Promise<void>
 }
 
 /** A worker that dies at once does so for a reason that stays a while: no tight loop. */
@@ -27,8 +30,10 @@ const RESTART_MILLISECONDS = 250
 
 export function startWorker(options: WorkerSupervisorOptions): WorkerSupervisor {
   let worker: Worker | undefined
-  let fd: number | undefined
+  let queueFd: number | undefined
+  let rawFds: readonly number[] = []
   let generation = 0
+  let stopped = false
 
   function start(): void {
     generation++
@@ -36,7 +41,8 @@ export function startWorker(options: WorkerSupervisorOptions): WorkerSupervisor 
     worker = started
     started.on('message', (message: FromWorker) => {
       if (message.type === 'bound') {
-        fd = message.fd
+        queueFd = message.queueFd
+        rawFds = message.rawFds
         for (const told of options.briefing()) tell(told)
       }
       options.onMessage(message)
@@ -45,17 +51,29 @@ export function startWorker(options: WorkerSupervisorOptions): WorkerSupervisor 
     started.on('exit', () => {
       if (worker !== started) return
       worker = undefined
-      fd = undefined
+      // Descriptors belong to the process: the dead thread's socket would keep the queues. They are closed here and
+      // not there, so that a wake-up never meets a number that something else has by now.
+      for (const fd of [...(queueFd === undefined ? [] : [queueFd]), ...rawFds]) close(fd)
+      queueFd = undefined
+      rawFds = []
+      if (stopped) return
       options.onRestart()
       setTimeout(start, RESTART_MILLISECONDS)
     })
   }
 
   function tell(message: ToWorker): void {
-    worker?.postMessage(message)
-    if (fd !== undefined) wakeQueueSocket(fd)
+    // Until it is bound the briefing waits for it, with all of this.
+    if (worker === undefined || queueFd === undefined) return
+    worker.postMessage(message)
+    wakeQueueSocket(queueFd)
+  }
+
+  async function stop(): Promise<void> {
+    stopped = true
+    await worker?.terminate()
   }
 
   start()
-  return { bound: () => fd !== undefined, tell, generation: () => generation }
+  return { bound: () => queueFd !== undefined, tell, generation: () => generation, stop }
 }

@@ -6,7 +6,7 @@ export const MAXIMUM_HELD_PACKETS = 256
 export const HOLD_MILLISECONDS = 10_000
 
 /** Half-open connections of peers with a verified WIT. Above it the oldest lose only their repeated SYN-ACK. */
-export const MAXIMUM_HALF_OPEN = 8_192
+export const MAXIMUM_HALF_OPEN = 16_384
 /** SYNs of our own that were sent lately: for the third, plain one and for acknowledgements of frame bytes. */
 export const MAXIMUM_RECENT_SYNS = 16_384
 /**

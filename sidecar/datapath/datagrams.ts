@@ -22,7 +22,7 @@ export function handleDatagram(gate: Gate, inbound: boolean, bytes: Buffer, pack
   }
   const { decision, refusal, peer } = judgement
   if (!decision.allowed && denies(gate, direction, refusal, bytes, packet, peerName(peer), decision)) {
-    return gate.settings.refusal === 'drop' ? drop(outcome, refusal) : refuse(outcome, refusal)
+    return inbound && gate.settings.refusal === 'drop' ? drop(outcome, refusal) : refuse(outcome, refusal)
   }
   gate.counters.released(direction, 'plain')
   release(outcome, 0)

@@ -70,6 +70,9 @@ function handleSyn(gate: Gate, mark: number, bytes: Buffer, packet: Packet, outc
   }
   const onReleased = (mark & MARK_RELEASED) !== 0
   if (!gate.ready || !gate.own) return drop(outcome, 'not-ready')
+  if (gate.own.expiresAt * 1000 < gate.nowMilliseconds) {
+    return settleUnidentified(gate, onReleased, 'identity-expired', bytes, packet, outcome)
+  }
   const decoded = decodeFrame(bytes, packet.payloadOffset, packet.totalBytes, frame)
   if (decoded === 'none') return handlePlainSyn(gate, onReleased, bytes, packet, outcome)
   if (decoded !== 'ok' || frame.type !== FRAME_SYN) {
@@ -206,7 +209,7 @@ const verified: VerifiedSynAck = createVerifiedSynAck()
 function handleSynAck(gate: Gate, mark: number, bytes: Buffer, packet: Packet, outcome: Outcome): void {
   gate.counters.packet('syn-ack-in')
   if ((mark & MARK_OWN) !== 0) return release(outcome, MARK_OWN)
-  if (!gate.own) return drop(outcome, 'not-ready')
+  if (!gate.ready || !gate.own) return drop(outcome, 'not-ready')
   const decoded = decodeFrame(bytes, packet.payloadOffset, packet.totalBytes, frame)
   if (answersAnotherSyn(gate, bytes, packet)) return passWithoutData(bytes, packet, outcome)
   const onReleased = (mark & MARK_RELEASED) !== 0
@@ -235,7 +238,7 @@ function handleSynAck(gate: Gate, mark: number, bytes: Buffer, packet: Packet, o
     !verified.hairpin &&
     denies(gate, 'egress', 'policy', bytes, packet, nameOf(found), decision)
   ) {
-    return onReleased ? drop(outcome, 'policy') : refuseSynAck(gate, bytes, packet, outcome)
+    return onReleased ? drop(outcome, 'policy') : refuseSynAck(bytes, packet, outcome)
   }
   const index = indexOf(gate, bytes, packet, found)
   if (index === undefined) {
@@ -306,7 +309,7 @@ function handlePlainSynAck(gate: Gate, onReleased: boolean, bytes: Buffer, packe
   if (judgement.kind === 'unknown') return needAddress(outcome, judgement.address)
   const { decision, refusal, peer } = judgement
   if (!decision.allowed && denies(gate, 'egress', refusal, bytes, packet, peerName(peer), decision)) {
-    return refuseSynAck(gate, bytes, packet, outcome)
+    return refuseSynAck(bytes, packet, outcome)
   }
   noteReleased(gate, bytes, packet)
   gate.counters.released('egress', 'plain')
@@ -358,12 +361,12 @@ function settleBadSynAck(
     noteReleased(gate, bytes, packet)
     return release(outcome, 0, stripPayload(bytes, packet, outcome.packet))
   }
-  if (refusal === 'relayed' || refusal === 'reflected') return refuseSynAck(gate, bytes, packet, outcome)
+  if (refusal === 'relayed' || refusal === 'reflected') return refuseSynAck(bytes, packet, outcome)
   drop(outcome, refusal)
 }
 
 /** Ends a connection at its SYN-ACK: the own kernel gets a reset in its place, the server one of its own. */
-function refuseSynAck(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
+function refuseSynAck(bytes: Buffer, packet: Packet, outcome: Outcome): void {
   const replyBytes = buildTcp(
     {
       family: packet.family,
@@ -379,7 +382,6 @@ function refuseSynAck(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcom
     EMPTY,
     outcome.reply,
   )
-  if (gate.settings.refusal === 'drop') return drop(outcome, 'policy', replyBytes)
   pass(outcome, toReset(bytes, packet, outcome.packet))
   outcome.replyBytes = replyBytes
 }
@@ -395,7 +397,7 @@ const EMPTY = new Uint8Array(0)
  */
 function handleProof(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
   gate.counters.packet('proof-in')
-  if (!gate.own) return drop(outcome, 'not-ready')
+  if (!gate.ready || !gate.own) return drop(outcome, 'not-ready')
   const hashAt = frame.start + PROOF_HASH_AT
   const peer = gate.peers.findByHash(bytes, hashAt, hashAt + HASH_BYTES)
   if (!peer) return drop(outcome, 'stale')

@@ -69,14 +69,12 @@ export type ToWorker =
     }
   /** The trust bundle changed: WITs that did not verify may now, peers signed by other keys go. */
   | { readonly type: 'bundle'; readonly kids: readonly string[] }
-  | { readonly type: 'stop' }
 
 export type FromWorker =
-  | { readonly type: 'bound'; readonly fd: number }
+  | { readonly type: 'bound'; readonly queueFd: number; readonly rawFds: readonly number[] }
   | { readonly type: 'verify'; readonly key: string; readonly section: Uint8Array }
   | { readonly type: 'resolve'; readonly address: string }
   | { readonly type: 'row'; readonly key: string; readonly index: number; readonly port: number }
   | { readonly type: 'policies-applied'; readonly version: number }
   | { readonly type: 'refusal'; readonly report: RefusalReport }
   | { readonly type: 'counters'; readonly values: CounterValues }
-  | { readonly type: 'failed'; readonly message: string }

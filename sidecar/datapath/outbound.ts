@@ -36,7 +36,7 @@ function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome):
   if (!gate.ready || !gate.own) return hold(outcome, { kind: 'ready' })
   if (gate.nowMilliseconds / 1000 > gate.own.expiresAt) {
     if (denies(gate, 'egress', 'identity-expired', bytes, packet, '', undefined)) {
-      return refuseSyn(gate, 'identity-expired', bytes, packet, outcome)
+      return refuseSyn('identity-expired', bytes, packet, outcome)
     }
     return pass(outcome)
   }
@@ -57,7 +57,7 @@ function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome):
     const denied = decision === undefined || !decision.allowed
     const peer = judgement.kind === 'decided' ? peerName(judgement.peer) : address
     if (denied && denies(gate, 'egress', 'policy', bytes, packet, peer, decision)) {
-      return refuseSyn(gate, 'policy', bytes, packet, outcome)
+      return refuseSyn('policy', bytes, packet, outcome)
     }
   }
   const syn = gate.recentSyns.note(tupleKey(bytes, packet, false), packet.sequence)
@@ -87,14 +87,13 @@ function handleSynToOutside(gate: Gate, bytes: Buffer, packet: Packet, outcome: 
   }
   const { decision, refusal, peer } = judgement
   if (!decision.allowed && denies(gate, 'egress', refusal, bytes, packet, peerName(peer), decision)) {
-    return refuseSyn(gate, refusal, bytes, packet, outcome)
+    return refuseSyn(refusal, bytes, packet, outcome)
   }
   gate.recentSyns.note(tupleKey(bytes, packet, false), packet.sequence)
   pass(outcome)
 }
 
-function refuseSyn(gate: Gate, refusal: Refusal, bytes: Buffer, packet: Packet, outcome: Outcome): void {
-  if (gate.settings.refusal === 'drop') return drop(outcome, refusal)
+function refuseSyn(refusal: Refusal, bytes: Buffer, packet: Packet, outcome: Outcome): void {
   refuse(outcome, refusal, packet.payloadBytes > 0 ? stripPayload(bytes, packet, outcome.packet) : 0)
 }
 

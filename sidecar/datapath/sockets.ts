@@ -13,6 +13,7 @@ import type { Sockets } from './gate.ts'
 export function openSockets(): Sockets {
   const diag = openSockDiag()
   const conntrack = openConntrack()
+  let ownListenerPort: number | undefined
 
   function find(tuple: SocketTuple): ReturnType<typeof diag.findSocket> {
     try {
@@ -36,8 +37,12 @@ export function openSockets(): Sockets {
       return socket !== undefined && isOwnInode(socket.inode)
     },
     isOwnListener(_family, port) {
+      // Our listener lives as long as this process, and anybody may ask for it often.
+      if (port === ownListenerPort) return true
       const socket = listener(port)
-      return socket !== undefined && isOwnInode(socket.inode)
+      const own = socket !== undefined && isOwnInode(socket.inode)
+      if (own) ownListenerPort = port
+      return own
     },
     isListening: (_family, port) => listener(port) !== undefined,
     reopenTracking(bytes, packet) {

@@ -46,8 +46,8 @@ import { openSockets } from './sockets.ts'
 
 const COUNTERS_MILLISECONDS = 1_000
 
-/** Runs until `stop` arrives. Throws NetlinkError where the queues cannot be bound. */
-function run(data: WorkerData, port: NonNullable<typeof parentPort>): void {
+/** Runs for ever. Throws NetlinkError where the queues cannot be bound. */
+function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
   const tell = (message: FromWorker): void => port.postMessage(message)
   const queue = openQueueSocket({
     receiveBufferBytes: RECEIVE_BUFFER_BYTES,
@@ -126,6 +126,11 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): void {
     else answer(queueNumber, id)
   }
 
+  function judgeQueued(from: QueuedPacket): void {
+    const bytes = received.subarray(from.payloadOffset, from.payloadOffset + from.payloadBytes)
+    judge(bytes, from.queue, from.id, from.hook, from.mark)
+  }
+
   function holdPacket(bytes: Buffer, queueNumber: number, id: number, hook: number, mark: number): void {
     const need = outcome.need
     if (!need) return
@@ -161,13 +166,12 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): void {
     }
   }
 
-  /** Takes what the control plane sent; false once it said stop. */
-  function takeMessages(): boolean {
+  /** Takes what the control plane sent. */
+  function takeMessages(): void {
     for (;;) {
       const next = receiveMessageOnPort(port) as { message: ToWorker } | undefined
-      if (next === undefined) return true
+      if (next === undefined) return
       const message = next.message
-      if (message.type === 'stop') return false
       const answered = applyMessage(gate, message)
       if (answered !== undefined) judgeAgain(held.takeByNeed(answered))
       // "Cannot be asked" holds for what waited, not for the next packet.
@@ -197,9 +201,14 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): void {
     })
   }
 
-  queue.bind(data.queueTcp, { copyRange: QUEUE_COPY_BYTES, maximumLength: QUEUE_TCP_PACKETS, flags: 0 })
-  queue.bind(data.queueOther, { copyRange: QUEUE_COPY_BYTES, maximumLength: QUEUE_OTHER_PACKETS, flags: 0 })
-  tell({ type: 'bound', fd: queue.fd })
+  try {
+    queue.bind(data.queueTcp, { copyRange: QUEUE_COPY_BYTES, maximumLength: QUEUE_TCP_PACKETS, flags: 0 })
+    queue.bind(data.queueOther, { copyRange: QUEUE_COPY_BYTES, maximumLength: QUEUE_OTHER_PACKETS, flags: 0 })
+  } catch (error) {
+    for (const socket of [queue, raw[4], raw[6]]) socket.close()
+    throw error
+  }
+  tell({ type: 'bound', queueFd: queue.fd, rawFds: [raw[4].fd, raw[6].fd] })
 
   for (;;) {
     const bytes = queue.receive(received, verdictCount > 0)
@@ -227,18 +236,10 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): void {
       at = nextMessage(received, at, bytes)
     }
     if (control || packetsSince > 1_000) {
-      if (!takeMessages()) break
+      takeMessages()
       expire()
       tellCounters()
     }
-  }
-  queue.close()
-  raw[4].close()
-  raw[6].close()
-
-  function judgeQueued(from: QueuedPacket): void {
-    const bytes = received.subarray(from.payloadOffset, from.payloadOffset + from.payloadBytes)
-    judge(bytes, from.queue, from.id, from.hook, from.mark)
   }
 }
 

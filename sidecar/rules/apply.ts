@@ -1,6 +1,7 @@
 /** Installs, compares and removes the rules in this process's network namespace. */
 import { BACKENDS, type Backend, readRules, restoreRules } from './backend.ts'
 import { RulesError } from './errors.ts'
+import { readRequiredFamilies } from './pod-namespace.ts'
 import { compareRules, encodeRemoval, encodeRestore } from './restore.ts'
 import { CHAIN_PREFIX, type Family, type RulesetOptions, ruleset } from './ruleset.ts'
 
@@ -74,6 +75,17 @@ export async function removeRules(backends: readonly Backend[] = BACKENDS): Prom
     }
   }
   return removed
+}
+
+/**
+ * What belongs here: the backend that holds our chains, with every family that it holds or that can carry traffic; a
+ * family whose chains are gone is so missed. Undefined where no chain of ours is here.
+ */
+export async function findExpected(): Promise<Pick<Installation, 'backend' | 'families'> | undefined> {
+  const found = await findInstalled()
+  if (found === undefined) return undefined
+  const missing = readRequiredFamilies().filter((family) => !found.families.includes(family))
+  return { backend: found.backend, families: [...found.families, ...missing] }
 }
 
 /**

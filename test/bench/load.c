@@ -167,6 +167,8 @@ static int connect_many(const char *address, int port, int count, int parallel) 
         }
         if (!first_error) first_error = error ? error : errno;
         failed++;
+        slowest_port = local_port(fd);
+        slowest = 1e18;
       } else if (read(fd, buffer, sizeof buffer) == 1) {
         echo[echoes++] = took;
         if (took > STALL_MICROSECONDS) stalls++;
@@ -177,6 +179,8 @@ static int connect_many(const char *address, int port, int count, int parallel) 
       } else {
         if (!first_error) first_error = errno;
         failed++;
+        slowest_port = local_port(fd);
+        slowest = 1e18;
       }
       done++;
       busy[fd] = 0;
