@@ -19,6 +19,11 @@ export interface FlowReviewOptions {
   readonly sockDiag: Pick<SockDiag, 'destroySocket'>
   readonly table: Pick<IdentityTable, 'get'>
   readonly judge: Judge
+  /**
+   * Whether a connection without a row must have shown a WIT: where audit let others pass. Elsewhere such a connection
+   * with a guarded Pod is one that conntrack forgot and the directory's word released again.
+   */
+  readonly witExpected: boolean
   /** This Pod's addresses, canonical text. */
   readonly podAddresses: ReadonlySet<string>
   /** The identity that stands for a row now: void WITs have none, relabelled ones another. */
@@ -106,7 +111,7 @@ function decideFlow(options: FlowReviewOptions, flow: Flow, direction: Direction
   const index = flow.mark & MARK_INDEX
   if (index === 0) {
     const remote = direction === 'egress' ? flow.original.destination : flow.original.source
-    const meeting = { direction, protocol, port, witExpected: protocol === 'TCP' } as const
+    const meeting = { direction, protocol, port, witExpected: options.witExpected && protocol === 'TCP' } as const
     const judgement = judgeAddress(options.judge, meeting, Buffer.from(remote), 0, remote.length)
     return judgement.kind === 'unknown' ? judgement.address : judgement.decision
   }

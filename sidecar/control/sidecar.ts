@@ -56,7 +56,6 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
   let bundle: TrustBundle | undefined
   let policies: readonly NetworkPolicy[] = []
   let policiesSynced = false
-  let policyVersion = 0
   let judgePolicy: GatePolicy | undefined
   let ready = false
   let rules: Condition = { name: 'rules', ok: false, reason: 'not checked yet' }
@@ -122,6 +121,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
       ...(identity ? [ownMessage(identity, generation)] : []),
       ...policyMessages(),
       { type: 'ready', ready },
+      { type: 'barrier', cause: 'restart' },
     ],
     onMessage: (message) => void onWorkerMessage(message),
     onRestart: () => metrics.byName.worker_restarts_total.inc(),
@@ -149,8 +149,8 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
           worker.tell({ type: 'row', key: message.key, index: message.index, port: message.port, row: row.index })
         return
       }
-      case 'policies-applied':
-        return void review('policy')
+      case 'reached':
+        return void review(message.cause)
       case 'refusal':
         return logRefusal(message.report)
       case 'counters': {
@@ -255,17 +255,17 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
         setBundle(message.bundle)
         setMode(message.mode)
         for (const entry of message.voids) addVoid(entry)
-        return void review('stream')
+        return reviewBehind('stream')
       case 'renew':
         return identities.renew('labels changed', RENEWAL_SPREAD_MILLISECONDS)
       case 'bundle':
         return setBundle(message.bundle)
       case 'void':
         addVoid(message.void)
-        return void review('void')
+        return reviewBehind('void')
       case 'directory':
         peers.update(message.address, message.entry)
-        return void review('directory')
+        return reviewBehind('directory')
       case 'mode':
         return setMode(message.mode)
     }
@@ -276,12 +276,15 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
     log.info({ from: mode, to: next }, 'mode changed')
     mode = next
     worker.tell({ type: 'settings', settings: gateSettings() })
-    void review('mode')
+    reviewBehind('mode')
   }
 
   function addVoid(entry: VoidEntry): void {
     verifier.addVoid(entry)
-    if (entry.uid === settings.pod.uid) return identities.renew('void', RENEWAL_SPREAD_MILLISECONDS)
+    if (entry.uid === settings.pod.uid) {
+      const stands = identity === undefined || identity.verified.issuedAt > entry.iatBefore
+      return stands ? undefined : identities.renew('void', RENEWAL_SPREAD_MILLISECONDS)
+    }
     if (!entry.labels && !entry.namespaceLabels) {
       return worker.tell({ type: 'void', uid: entry.uid, issuedBefore: entry.iatBefore })
     }
@@ -319,14 +322,14 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
   })
 
   function applyPolicies(): void {
-    policyVersion++
-    for (const message of policyMessages()) worker.tell(message)
     if (identity) judgePolicy = createGatePolicy(compile(policies, subjectOf(identity)))
+    for (const message of policyMessages()) worker.tell(message)
+    reviewBehind('policy')
   }
 
   function policyMessages(): ToWorker[] {
     if (!identity || !policiesSynced) return []
-    return [{ type: 'policies', version: policyVersion, policies, subject: subjectOf(identity) }]
+    return [{ type: 'policies', policies, subject: subjectOf(identity) }]
   }
 
   // ---- running connections ----
@@ -335,6 +338,11 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
   const sockDiag = openSockDiag()
   let reviewing: Promise<unknown> | undefined
   let reviewAgain = false
+
+  /** Reviews once the packet path has all that it was told: no connection is then released by what was before. */
+  function reviewBehind(cause: string): void {
+    worker.tell({ type: 'barrier', cause })
+  }
 
   /** One review at a time; what changes meanwhile is in the next. */
   async function review(cause: string): Promise<void> {
@@ -362,6 +370,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
         sockDiag,
         table,
         podAddresses,
+        witExpected: cause === 'mode',
         currentIdentity: verifier.currentIdentity,
         judge: {
           settings: view,

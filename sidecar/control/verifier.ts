@@ -34,6 +34,7 @@ const BUNDLE_FETCH_MILLISECONDS = 10_000
 
 export function createVerifier(options: VerifierOptions): Verifier {
   const voids = createVoids()
+  let fetching: Promise<void> | undefined
   let lastFetch = Number.NEGATIVE_INFINITY
 
   async function verifyOnce(section: Uint8Array): Promise<VerifiedWit | WitError> {
@@ -60,15 +61,22 @@ export function createVerifier(options: VerifierOptions): Verifier {
     }
   }
 
+  /** True once a fresh bundle is here, whoever asked for it; false where the last fetch was too short a while ago. */
+  async function fetchBundle(): Promise<boolean> {
+    if (!fetching) {
+      if (options.now() - lastFetch <= BUNDLE_FETCH_MILLISECONDS) return false
+      lastFetch = options.now()
+      fetching = options.fetchBundle().finally(() => {
+        fetching = undefined
+      })
+    }
+    await fetching
+    return true
+  }
+
   async function verify(section: Uint8Array): Promise<VerifiedPeer | Refusal> {
     let wit = await verifyOnce(section)
-    if (
-      wit instanceof WitError &&
-      wit.code === 'wit-unknown-key' &&
-      options.now() - lastFetch > BUNDLE_FETCH_MILLISECONDS
-    ) {
-      lastFetch = options.now()
-      await options.fetchBundle()
+    if (wit instanceof WitError && wit.code === 'wit-unknown-key' && (await fetchBundle())) {
       wit = await verifyOnce(section)
     }
     if (wit instanceof WitError) {

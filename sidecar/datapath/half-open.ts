@@ -18,7 +18,7 @@ export interface HalfOpen {
   answered: boolean
   serverIsn: number
   proved: boolean
-  /** The policies that allowed it at its proof; where they changed since, its release is decided anew. */
+  /** The policies that allowed it, at its proof or its plain SYN; where they changed since, it is decided anew. */
   provedUnder: GatePolicy | undefined
   /** Milliseconds: when the sidecar last repeated the SYN-ACK itself. */
   repeatedAt: number

@@ -117,7 +117,7 @@ function handlePlainSyn(gate: Gate, onReleased: boolean, bytes: Buffer, packet: 
   if (!decision.allowed && denies(gate, 'ingress', refusal, bytes, packet, peerName(peer), decision)) {
     return refuseSyn(gate, onReleased, refusal, bytes, packet, outcome)
   }
-  claim(gate, bytes, packet, 'plain')
+  claim(gate, bytes, packet, 'plain').provedUnder = gate.policy
   passWithoutData(bytes, packet, outcome)
 }
 
@@ -447,7 +447,9 @@ function handleOther(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome
     if ((packet.sequence - slot.clientIsn - 1) >>> 0 >= MAXIMUM_EARLY_BYTES) return drop(outcome, 'stale')
     if (slot.kind === 'identified' && !slot.proved) return repeatSynAck(gate, slot, bytes, packet, outcome)
     if (slot.peer) return releaseProved(gate, slot, slot.peer, bytes, packet, outcome)
-    return release(outcome, slot.kind === 'own' ? MARK_OWN : 0)
+    if (slot.kind === 'own') return release(outcome, MARK_OWN)
+    // Released at its SYN-ACK already, unless policies have changed since.
+    return slot.provedUnder === gate.policy ? release(outcome, 0) : drop(outcome, 'policy')
   }
   const syn = gate.recentSyns.find(tupleKey(bytes, packet, true))
   // A challenge ACK from a server that still knows an older connection (RFC 5961): the own kernel resets that one.

@@ -40,7 +40,6 @@ export type ToWorker =
     }
   | {
       readonly type: 'policies'
-      readonly version: number
       readonly policies: readonly NetworkPolicy[]
       readonly subject: Subject
     }
@@ -69,12 +68,15 @@ export type ToWorker =
     }
   /** The trust bundle changed: WITs that did not verify may now, peers signed by other keys go. */
   | { readonly type: 'bundle'; readonly kids: readonly string[] }
+  /** All that was sent before is in force, and no verdict from before it is on its way, once this is answered. */
+  | { readonly type: 'barrier'; readonly cause: string }
 
 export type FromWorker =
   | { readonly type: 'bound'; readonly queueFd: number; readonly rawFds: readonly number[] }
   | { readonly type: 'verify'; readonly key: string; readonly section: Uint8Array }
   | { readonly type: 'resolve'; readonly address: string }
   | { readonly type: 'row'; readonly key: string; readonly index: number; readonly port: number }
-  | { readonly type: 'policies-applied'; readonly version: number }
+  /** Answers `barrier`. */
+  | { readonly type: 'reached'; readonly cause: string }
   | { readonly type: 'refusal'; readonly report: RefusalReport }
   | { readonly type: 'counters'; readonly values: CounterValues }

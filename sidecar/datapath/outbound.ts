@@ -110,8 +110,10 @@ function handleSynAck(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcom
     return release(outcome, MARK_OWN)
   }
   if (slot.kind === 'plain' || !slot.peer) {
-    // Whoever keeps its ACK back until its connection was revoked must not have it released by the repetition.
-    if (repeated && !isStillAllowed(gate, bytes, packet)) return drop(outcome, 'policy')
+    // Policies may have changed since the SYN, and whoever keeps its ACK back until its connection was revoked must not
+    // have it released by the repetition.
+    if ((repeated || slot.provedUnder !== gate.policy) && !isStillAllowed(gate, bytes, packet))
+      return drop(outcome, 'policy')
     gate.counters.released('ingress', 'plain')
     return release(outcome, 0)
   }

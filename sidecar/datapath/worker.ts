@@ -172,14 +172,15 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
       const next = receiveMessageOnPort(port) as { message: ToWorker } | undefined
       if (next === undefined) return
       const message = next.message
+      if (message.type === 'barrier') {
+        flush()
+        tell({ type: 'reached', cause: message.cause })
+        continue
+      }
       const answered = applyMessage(gate, message)
       if (answered !== undefined) judgeAgain(held.takeByNeed(answered))
       // "Cannot be asked" holds for what waited, not for the next packet.
       if (message.type === 'resolved' && message.entry === 'unknown') gate.directory.delete(message.address)
-      if (message.type === 'policies') {
-        flush()
-        tell({ type: 'policies-applied', version: message.version })
-      }
     }
   }
 

@@ -60,6 +60,7 @@ interface Setup {
   readonly currentIdentity?: FlowReviewOptions['currentIdentity']
   readonly nodeAddresses?: readonly string[]
   readonly probePorts?: readonly { protocol: 'TCP'; port: number }[]
+  readonly witExpected?: boolean
   /** Flows that are released while the first pass runs. */
   readonly late?: Flow[]
 }
@@ -72,6 +73,7 @@ async function review(setup: Setup) {
   const destroyed: string[] = []
   let dumps = 0
   const result = await reviewFlows({
+    witExpected: setup.witExpected ?? false,
     conntrack: {
       dump({ mark, mask } = { mark: 0, mask: 0 }, onFlow) {
         if (dumps++ === 1) flows.push(...(setup.late ?? []))
@@ -160,7 +162,10 @@ describe('the review of running connections', () => {
     expect((await review({ rows: behind, flows })).revoked).toEqual([`${POD} 10.96.0.2`])
   })
 
-  it('asks the directory about peers that showed no WIT, and revokes a guarded one', async () => {
+  it.each([
+    ['after audit, a guarded one that showed none is revoked', true],
+    ['else a guarded one is judged by its labels: conntrack may have forgotten what it showed', false],
+  ])('asks the directory about peers without a row; %s', async (_rule, witExpected) => {
     const flows = [
       flow('10.244.0.3', POD, RELEASED),
       flow('10.244.0.4', POD, RELEASED),
@@ -168,6 +173,7 @@ describe('the review of running connections', () => {
     ]
     const result = await review({
       flows,
+      witExpected,
       directory: {
         '10.244.0.3': { kind: 'pod', guarded: false, pod: GOOD },
         '10.244.0.4': { kind: 'pod', guarded: false, pod: BAD },
@@ -175,7 +181,7 @@ describe('the review of running connections', () => {
       },
     })
     expect(result.asked).toEqual(['10.244.0.3', '10.244.0.4', '10.244.0.5'])
-    expect(result.revoked).toEqual([`10.244.0.4 ${POD}`, `10.244.0.5 ${POD}`])
+    expect(result.revoked).toEqual([`10.244.0.4 ${POD}`, ...(witExpected ? [`10.244.0.5 ${POD}`] : [])])
   })
 
   it('never touches the sidecar’s own connections, though others go to the same address', async () => {

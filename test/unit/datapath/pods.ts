@@ -138,7 +138,7 @@ export async function renew(pod: TestPod, labels: Readonly<Record<string, string
 }
 
 export function setPolicies(gate: Gate, subject: PodIdentity, yaml: string): void {
-  applyMessage(gate, { type: 'policies', version: 1, policies: parseNetworkPolicies(yaml, 'test.yaml'), subject })
+  applyMessage(gate, { type: 'policies', policies: parseNetworkPolicies(yaml, 'test.yaml'), subject })
 }
 
 /** Lets time pass at every Pod. */
