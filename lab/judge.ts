@@ -89,12 +89,12 @@ function enforcedBy(place: Place, policies: readonly NetworkPolicy[], type: Poli
 }
 
 /**
- * A place as its peer's policies see it: where only shown identities count, a Pod without a guard is an address.
- * That holds for TCP alone, as no other protocol shows identities.
+ * A place as its peer's policies see it: where only shown identities count, a Pod without a guard is an address, and
+ * so is every Pod over a protocol that shows none.
  */
 function endpointFor(place: Place, address: string, judge: Place, protocol: Protocol): Endpoint {
-  const isShownOnly = judge.guard?.peersWithoutIdentity === 'deny' && protocol === 'TCP'
-  const isShown = place.guard !== undefined || !isShownOnly
+  const isShownOnly = judge.guard?.peersWithoutIdentity === 'deny'
+  const isShown = !isShownOnly || (place.guard !== undefined && protocol === 'TCP')
   return place.pod !== undefined && isShown ? { pod: place.pod, address } : { address }
 }
 
