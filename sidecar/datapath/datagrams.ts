@@ -4,7 +4,7 @@ import type { TrafficProtocol } from '../../policy/types.ts'
 import { type Packet, PROTOCOL_UDP } from '../packet/decode.ts'
 import { denies, type Gate, peerName } from './gate.ts'
 import { judgeAddress } from './judge.ts'
-import { drop, hold, type Outcome, refuse, release } from './outcome.ts'
+import { drop, hold, needAddress, type Outcome, refuse, release } from './outcome.ts'
 
 const PROTOCOL_SCTP = 132
 
@@ -18,7 +18,7 @@ export function handleDatagram(gate: Gate, inbound: boolean, bytes: Buffer, pack
   const meeting = { direction, protocol: protocolOf(packet), port: portOf(bytes, packet), witExpected: false } as const
   const judgement = judgeAddress(gate, meeting, bytes, remoteAt, packet.addressBytes)
   if (judgement.kind === 'unknown') {
-    return hold(outcome, { kind: 'resolve', key: `address ${judgement.address}`, address: judgement.address })
+    return needAddress(outcome, judgement.address)
   }
   const { decision, refusal, peer } = judgement
   if (!decision.allowed && denies(gate, direction, refusal, bytes, packet, peerName(peer), decision)) {

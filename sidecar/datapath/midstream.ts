@@ -7,7 +7,8 @@ import type { Direction } from '../../policy/types.ts'
 import type { Packet } from '../packet/decode.ts'
 import { denies, type Gate, peerName } from './gate.ts'
 import { decideIdentified, judgeAddress } from './judge.ts'
-import { drop, hold, type Outcome, refuse, release } from './outcome.ts'
+import { drop, needAddress, type Outcome, refuse, release } from './outcome.ts'
+import { nameOf } from './peers.ts'
 
 /** Judges a non-SYN packet of no known connection. Without a socket past its handshake it is refused. */
 export function judgeMidstream(
@@ -32,8 +33,7 @@ export function judgeMidstream(
   const known = gate.peers.findByAddress(bytes, remoteAt, remoteAt + packet.addressBytes)
   if (known && known.refused === '' && known.expiresAt * 1000 > gate.nowMilliseconds) {
     const decision = decideIdentified(gate, direction, known, packet.family, port)
-    const name = `${known.identity.namespace}/${known.identity.name}`
-    if (!decision.allowed && denies(gate, direction, 'policy', bytes, packet, name, decision)) {
+    if (!decision.allowed && denies(gate, direction, 'policy', bytes, packet, nameOf(known), decision)) {
       return refuse(outcome, 'policy')
     }
     return release(outcome, known.index)
@@ -41,7 +41,7 @@ export function judgeMidstream(
   const meeting = { direction, protocol: 'TCP', port, witExpected: false } as const
   const judgement = judgeAddress(gate, meeting, bytes, remoteAt, packet.addressBytes)
   if (judgement.kind === 'unknown') {
-    return hold(outcome, { kind: 'resolve', key: `address ${judgement.address}`, address: judgement.address })
+    return needAddress(outcome, judgement.address)
   }
   const { decision, refusal, peer } = judgement
   if (!decision.allowed && denies(gate, direction, refusal, bytes, packet, peerName(peer), decision)) {

@@ -10,7 +10,7 @@ import { addressText, denies, type Gate, isClusterAddress, isNodeAddress, peerNa
 import { connectionKey, tupleKey } from './half-open.ts'
 import { judgeAddress } from './judge.ts'
 import { judgeMidstream } from './midstream.ts'
-import { drop, hold, type Outcome, pass, refuse, release } from './outcome.ts'
+import { drop, hold, needAddress, type Outcome, pass, passWithoutData, refuse, release } from './outcome.ts'
 
 /** Decides for a TCP packet in the OUTPUT hook. */
 export function handleOutbound(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
@@ -65,7 +65,7 @@ function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome):
     (syn.sent >= PLAIN_SYN_FROM && syn.sent % 2 === 1) ||
     gate.frameless.has(address) ||
     packet.payloadOffset + gate.own.synFrame.length > gate.settings.mtu
-  if (plain) return pass(outcome, packet.payloadBytes > 0 ? stripPayload(bytes, packet, outcome.packet) : 0)
+  if (plain) return passWithoutData(bytes, packet, outcome)
   pass(outcome, attachSynFrame(gate.own, gate.secret, bytes, packet, outcome.packet))
   if (syn.frameBytes > 0) return
   syn.frameBytes = gate.own.synFrame.length
@@ -83,7 +83,7 @@ function handleSynToOutside(gate: Gate, bytes: Buffer, packet: Packet, outcome: 
     packet.addressBytes,
   )
   if (judgement.kind === 'unknown') {
-    return hold(outcome, { kind: 'resolve', key: `address ${judgement.address}`, address: judgement.address })
+    return needAddress(outcome, judgement.address)
   }
   const { decision, refusal, peer } = judgement
   if (!decision.allowed && denies(gate, 'egress', refusal, bytes, packet, peerName(peer), decision)) {

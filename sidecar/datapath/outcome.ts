@@ -1,5 +1,7 @@
 /** What the gate decides for one packet. One object is reused for all packets. */
 import type { Refusal } from '../handshake/reasons.ts'
+import type { Packet } from '../packet/decode.ts'
+import { stripPayload } from '../packet/rewrite.ts'
 
 /**
  * pass: let through, the connection stays unauthorised. release: let through and authorise the connection.
@@ -82,4 +84,14 @@ export function refuse(outcome: Outcome, refusal: Refusal, packetBytes = 0): voi
 export function hold(outcome: Outcome, need: Need): void {
   settle(outcome, 'hold')
   outcome.need = need
+}
+
+/** Lets a packet through without data: nobody has decided for its connection yet. */
+export function passWithoutData(bytes: Buffer, packet: Packet, outcome: Outcome): void {
+  pass(outcome, packet.payloadBytes > 0 ? stripPayload(bytes, packet, outcome.packet) : 0)
+}
+
+/** Holds the packet until the directory has been asked for the address. */
+export function needAddress(outcome: Outcome, address: string): void {
+  hold(outcome, { kind: 'resolve', key: `address ${address}`, address })
 }

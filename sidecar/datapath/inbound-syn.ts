@@ -1,0 +1,134 @@
+/** A SYN that arrives: somebody opens a connection to this Pod. */
+import { MARK_RELEASED, MARK_STALE } from '../../api/marks.ts'
+import { createFrame, decodeFrame, FRAME_SYN, NONCE_AT, NONCE_BYTES } from '../handshake/frame.ts'
+import type { Refusal } from '../handshake/reasons.ts'
+import { verifySyn } from '../handshake/server.ts'
+import type { Packet } from '../packet/decode.ts'
+import { stripPayload } from '../packet/rewrite.ts'
+import { needVerification } from './first-contact.ts'
+import { denies, type Gate, peerName } from './gate.ts'
+import { connectionKey, type HalfOpen } from './half-open.ts'
+import { decideIdentified, judgeAddress, type Meeting } from './judge.ts'
+import { drop, needAddress, type Outcome, pass, passWithoutData, refuse } from './outcome.ts'
+import { nameOf } from './peers.ts'
+import { serverView } from './views.ts'
+
+const frame = createFrame()
+
+/** Decides for a SYN: void, expiry and source of its WIT, then the ingress policy. */
+export function handleSyn(gate: Gate, mark: number, bytes: Buffer, packet: Packet, outcome: Outcome): void {
+  gate.counters.packet('syn-in')
+  if (
+    packet.destinationPort === gate.settings.healthPort &&
+    gate.sockets.isOwnListener(packet.family, packet.destinationPort)
+  ) {
+    claim(gate, bytes, packet, 'own')
+    return pass(outcome)
+  }
+  const onReleased = (mark & MARK_RELEASED) !== 0
+  if (!gate.ready || !gate.own) return drop(outcome, 'not-ready')
+  if (gate.own.expiresAt * 1000 < gate.nowMilliseconds) {
+    return settleUnidentified(gate, onReleased, 'identity-expired', bytes, packet, outcome)
+  }
+  const decoded = decodeFrame(bytes, packet.payloadOffset, packet.totalBytes, frame)
+  if (decoded === 'none') return handlePlainSyn(gate, onReleased, bytes, packet, outcome)
+  if (decoded !== 'ok' || frame.type !== FRAME_SYN) {
+    return settleUnidentified(gate, onReleased, 'frame', bytes, packet, outcome)
+  }
+
+  const found = gate.peers.findBySection(bytes, frame.witAt, frame.witAt + frame.witBytes, gate.nowMilliseconds)
+  if (found === undefined) return needVerification(gate, bytes, packet, frame, outcome)
+  if (typeof found === 'string') return settleUnidentified(gate, onReleased, found, bytes, packet, outcome)
+  const failure = verifySyn(serverView(gate, gate.own), bytes, packet, found)
+  if (failure !== 'ok') return settleUnidentified(gate, onReleased, failure, bytes, packet, outcome)
+
+  const pending = gate.halfOpen.find(connectionKey(bytes, packet, true, packet.sequence))
+  if (pending?.peer && pending.peer.identity.uid !== found.identity.uid) return drop(outcome, 'mac')
+
+  const decision = decideIdentified(gate, 'ingress', found, packet.family, packet.destinationPort)
+  const hairpin = found.identity.uid === gate.own.uid
+  if (!decision.allowed && !hairpin && denies(gate, 'ingress', 'policy', bytes, packet, nameOf(found), decision)) {
+    return refuseSyn(gate, onReleased, 'policy', bytes, packet, outcome)
+  }
+  const slot = claim(gate, bytes, packet, 'identified')
+  if (!slot.proved) {
+    slot.peer = found
+    slot.version = frame.version
+    // A repetition finds this very connection in conntrack, no former one.
+    if (!slot.answered && (mark & MARK_STALE) !== 0 && !gate.sockets.isEstablished(bytes, packet, true)) {
+      gate.sockets.reopenTracking(bytes, packet)
+    }
+    bytes.copy(slot.nonce, 0, frame.start + NONCE_AT, frame.start + NONCE_AT + NONCE_BYTES)
+  }
+  pass(outcome, stripPayload(bytes, packet, outcome.packet))
+}
+
+/** A SYN without a frame: a peer without a sidecar, the node, an address outside, or a repetition of a framed SYN. */
+function handlePlainSyn(gate: Gate, onReleased: boolean, bytes: Buffer, packet: Packet, outcome: Outcome): void {
+  if (isIdentified(gate, bytes, packet)) return passWithoutData(bytes, packet, outcome)
+
+  const meeting: Meeting = { direction: 'ingress', protocol: 'TCP', port: packet.destinationPort, witExpected: true }
+  const judgement = judgeAddress(gate, meeting, bytes, packet.sourceOffset, packet.addressBytes)
+  if (judgement.kind === 'unknown') return needAddress(outcome, judgement.address)
+  const { decision, refusal, peer } = judgement
+  if (!decision.allowed && denies(gate, 'ingress', refusal, bytes, packet, peerName(peer), decision)) {
+    return refuseSyn(gate, onReleased, refusal, bytes, packet, outcome)
+  }
+  claim(gate, bytes, packet, 'plain').provedUnder = gate.policy
+  passWithoutData(bytes, packet, outcome)
+}
+
+/** True where this very SYN was here before with an identity: it stays that connection's, whatever comes without. */
+function isIdentified(gate: Gate, bytes: Buffer, packet: Packet): boolean {
+  return gate.halfOpen.find(connectionKey(bytes, packet, true, packet.sequence))?.kind === 'identified'
+}
+
+/** A SYN whose identity does not hold. Where the mode tolerates that, the connection goes on as one without identity. */
+function settleUnidentified(
+  gate: Gate,
+  onReleased: boolean,
+  refusal: Refusal,
+  bytes: Buffer,
+  packet: Packet,
+  outcome: Outcome,
+): void {
+  const pending = isIdentified(gate, bytes, packet)
+  if (denies(gate, 'ingress', refusal, bytes, packet, '', undefined)) {
+    // A damaged or forged copy of a SYN whose identity held does not end that connection.
+    return refuseSyn(gate, onReleased || pending, refusal, bytes, packet, outcome)
+  }
+  if (!pending) claim(gate, bytes, packet, 'plain')
+  pass(outcome, stripPayload(bytes, packet, outcome.packet))
+}
+
+/** Refused in silence: the client's next SYN may well show a WIT, or a newer one. */
+const SILENT: ReadonlySet<Refusal> = new Set(['wit-void', 'wit-expired', 'no-wit'])
+
+/**
+ * Refuses a SYN. Without its frame, or the reset would acknowledge the frame and the client ignore it. On a released
+ * connection a refusal must not end what is running: silence.
+ */
+function refuseSyn(
+  gate: Gate,
+  silent: boolean,
+  refusal: Refusal,
+  bytes: Buffer,
+  packet: Packet,
+  outcome: Outcome,
+): void {
+  if (silent || gate.settings.refusal === 'drop' || SILENT.has(refusal)) {
+    return drop(outcome, refusal)
+  }
+  refuse(outcome, refusal, stripPayload(bytes, packet, outcome.packet))
+}
+
+/** The SYN's slot. A repetition finds the one it had, with what is known of the connection since. */
+function claim(gate: Gate, bytes: Buffer, packet: Packet, kind: HalfOpen['kind']): HalfOpen {
+  const key = connectionKey(bytes, packet, true, packet.sequence)
+  const known = gate.halfOpen.find(key)
+  if (known?.kind === kind) return known
+  const slot = gate.halfOpen.claim(key)
+  slot.kind = kind
+  slot.clientIsn = packet.sequence
+  return slot
+}
