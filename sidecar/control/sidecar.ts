@@ -277,6 +277,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
     mode = next
     worker.tell({ type: 'settings', settings: gateSettings() })
     reviewBehind('mode')
+    updateReady()
   }
 
   function addVoid(entry: VoidEntry): void {
@@ -412,6 +413,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
   }
 
   function updateReady(): void {
+    for (const one of ['enforce', 'audit', 'off'] as const) metrics.byName.mode.set({ mode: one }, one === mode ? 1 : 0)
     const next = identity !== undefined && policiesSynced
     if (next !== ready) {
       ready = next
