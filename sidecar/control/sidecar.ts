@@ -1,35 +1,35 @@
 /** The control plane of one sidecar: what it holds, what it tells the packet path, and what makes it ready. */
-import type { DirectoryEntry, Mode, StreamMessage, TrustBundle, VoidEntry } from '../../api/identity.ts'
-import { PATH_CREDENTIALS, PATH_STATE, QUEUE_OTHER, QUEUE_TCP, SIDECAR_UID } from '../../api/names.ts'
-import { formatAddress } from '../../policy/address.ts'
+import type { Mode, StreamMessage, TrustBundle, VoidEntry } from '../../api/identity.ts'
+import { PATH_CREDENTIALS, PATH_STATE, QUEUE_OTHER, QUEUE_TCP } from '../../api/names.ts'
+import { SKEW_SECONDS } from '../../certs/limits.ts'
 import { compile } from '../../policy/compile.ts'
-import type { NetworkPolicy, Subject } from '../../policy/types.ts'
-import { createGatePolicy, type GatePolicy, type GateSettings, type RefusalReport } from '../datapath/gate.ts'
+import type { NetworkPolicy } from '../../policy/types.ts'
+import { createGatePolicy, type GatePolicy, type GateSettings } from '../datapath/gate.ts'
 import type { FromWorker, ToWorker } from '../datapath/messages.ts'
-import { encodeWitSection } from '../handshake/frame.ts'
-import { REFUSALS } from '../handshake/reasons.ts'
 import { openConntrack } from '../netlink/conntrack.ts'
-import { readNetwork } from '../netlink/route.ts'
 import { openSockDiag } from '../netlink/sock-diag.ts'
-import { findExpected, rulesDiffer } from '../rules/apply.ts'
-import { type FlowReview, reviewFlows } from './flow-review.ts'
+import { isSameSubject, ownMessage, subjectOf } from './briefing.ts'
+import { createDirectoryMirror } from './directory-mirror.ts'
+import { reviewFlows } from './flow-review.ts'
 import { type Condition, createHealthServer } from './health.ts'
 import { authenticateRequest, createIdentityClient, type OwnIdentity } from './identity-client.ts'
 import { openIdentityTable } from './identity-table.ts'
 import { createIssuerHttp } from './issuer-http.ts'
 import { parseTrustBundle } from './issuer-messages.ts'
-import { createLimitedLog, createLog } from './log.ts'
+import { createLog } from './log.ts'
 import { createMetrics } from './metrics.ts'
 import { createPeersClient } from './peers-client.ts'
+import { readNodeAddresses, readSmallestMtu } from './pod-network.ts'
 import type { PolicySource } from './policies/source.ts'
+import { createRefusalLog } from './refusal-log.ts'
+import { createReviews } from './reviews.ts'
+import { startRulesCheck } from './rules-check.ts'
 import type { SidecarSettings } from './settings.ts'
 import { createStreamClient } from './stream-client.ts'
 import { createVerifier } from './verifier.ts'
 import { relabelled } from './voids.ts'
 import { startWorker } from './worker-supervisor.ts'
 
-/** How far clocks in the cluster may differ. */
-const SKEW_SECONDS = 120
 const RULES_CHECK_MILLISECONDS = 30_000
 /** Above this many rows of the identity table the expired ones are freed. */
 const PRUNE_ROWS = 10_000
@@ -44,7 +44,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
     pod: settings.pod.name,
     namespace: settings.pod.namespace,
   })
-  const refusals = createLimitedLog({ log })
+  const logRefusal = createRefusalLog(log)
   const metrics = createMetrics()
   const now = Date.now
   const random = Math.random
@@ -66,12 +66,12 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
     nodeAccess: settings.nodeAccess,
     refusal: settings.refusal,
     clusterNetworks: settings.clusterNetworks,
-    nodeAddresses: nodeAddresses(settings),
+    nodeAddresses: readNodeAddresses(settings),
     probePorts: settings.probePorts,
     healthPort: settings.healthPort,
     ownEndpoints: [{ address: settings.issuer.address, port: settings.issuer.port }],
     skewSeconds: SKEW_SECONDS,
-    mtu: smallestMtu(),
+    mtu: readSmallestMtu(),
   })
 
   const table = openIdentityTable(PATH_STATE, (error) =>
@@ -139,7 +139,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
       case 'resolve': {
         const answer = await peers.ask(message.address)
         const entry = answer.kind === 'known' ? answer.entry : 'unknown'
-        return tellDirectory(message.address, entry)
+        return directory.answer(message.address, entry)
       }
       case 'row': {
         const base = table.get(message.index)
@@ -150,7 +150,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
         return
       }
       case 'reached':
-        return void review(message.cause)
+        return reviews.request(message.cause)
       case 'refusal':
         return logRefusal(message.report)
       case 'counters': {
@@ -162,45 +162,20 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
     }
   }
 
-  function logRefusal(report: RefusalReport): void {
-    const { enforced, ...fields } = report
-    const remote = report.direction === 'ingress' ? report.source : report.destination
-    const key = `${report.direction} ${report.refusal} ${report.peer || remote} ${report.destinationPort}`
-    refusals.report(
-      'warn',
-      key,
-      { ...fields, reason: REFUSALS[report.refusal] },
-      enforced ? 'connection refused' : 'connection would be refused',
-    )
-  }
-
   // ---- the directory ----
 
-  const told = new Set<string>()
   const peers = createPeersClient({
     http,
     authenticate,
     now,
     onUnsubscribed: () => stream.reconnect(),
-    onEntry: (address, entry) => {
-      if (told.has(address)) tellDirectory(address, entry)
-    },
+    onEntry: (address, entry) => directory.update(address, entry),
   })
-
-  function tellDirectory(address: string, entry: DirectoryEntry | 'unknown'): void {
-    if (entry === 'unknown') told.delete(address)
-    else told.add(address)
-    worker.tell({ type: 'resolved', address, entry })
-  }
-
-  // An entry that is no longer known to be right is asked for anew at the next packet.
-  setInterval(() => {
-    for (const address of told) {
-      if (peers.peek(address) !== undefined) continue
-      told.delete(address)
-      worker.tell({ type: 'forget-address', address })
-    }
-  }, DIRECTORY_CHECK_MILLISECONDS)
+  const directory = createDirectoryMirror(
+    (message) => worker.tell(message),
+    (address) => peers.peek(address) !== undefined,
+    DIRECTORY_CHECK_MILLISECONDS,
+  )
 
   // ---- identity and stream ----
 
@@ -215,14 +190,14 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
     random,
     log,
     onIdentity: (next) => {
-      const relabelledSubject = identity === undefined || subjectKey(identity) !== subjectKey(next)
+      const changed = identity === undefined || !isSameSubject(identity, next)
       identity = next
       generation++
       metrics.byName.identity_renewals_total.inc({ result: 'ok' })
       metrics.byName.identity_expiry_timestamp_seconds.set(next.verified.expiresAt)
       setBundle(next.bundle)
       worker.tell(ownMessage(next, generation))
-      if (relabelledSubject) applyPolicies()
+      if (changed) applyPolicies()
       updateReady()
       stream.start()
     },
@@ -337,36 +312,19 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
 
   const conntrack = openConntrack()
   const sockDiag = openSockDiag()
-  let reviewing: Promise<unknown> | undefined
-  let reviewAgain = false
+  const reviews = createReviews(review)
 
   /** Reviews once the packet path has all that it was told: no connection is then released by what was before. */
   function reviewBehind(cause: string): void {
     worker.tell({ type: 'barrier', cause })
   }
 
-  /** One review at a time; what changes meanwhile is in the next. */
   async function review(cause: string): Promise<void> {
-    if (reviewing) {
-      reviewAgain = true
-      return
-    }
-    const started = now()
-    reviewing = runReview(cause)
-    await reviewing
-    reviewing = undefined
-    if (cause === 'policy') metrics.byName.policy_swap_seconds.observe((now() - started) / 1000)
-    if (reviewAgain) {
-      reviewAgain = false
-      await review(cause)
-    }
-  }
-
-  async function runReview(cause: string): Promise<void> {
     if (mode !== 'enforce' || !judgePolicy) return
+    const started = now()
     const view = gateSettings()
     try {
-      const result: FlowReview = await reviewFlows({
+      const result = await reviewFlows({
         conntrack,
         sockDiag,
         table,
@@ -387,6 +345,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
       }
       const { ingress, egress } = result.revoked
       if (ingress + egress > 0) log.info({ cause, reviewed: result.reviewed, ingress, egress }, 'connections revoked')
+      if (cause === 'policy') metrics.byName.policy_swap_seconds.observe((now() - started) / 1000)
       if (table.size() > PRUNE_ROWS) table.prune(result.inUse, now() / 1000 - SKEW_SECONDS)
     } catch (error) {
       log.error({ cause, error: (error as Error).message }, 'running connections not reviewed')
@@ -424,35 +383,6 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
     metrics.byName.ready.set(all.every(({ ok }) => ok) ? 1 : 0)
   }
 
-  async function checkRules(): Promise<void> {
-    try {
-      const installed = await findExpected()
-      const differences = installed
-        ? await rulesDiffer({
-            ...installed,
-            options: {
-              queueTcp: QUEUE_TCP,
-              queueOther: QUEUE_OTHER,
-              sidecarUid: SIDECAR_UID,
-              refusal: settings.refusal,
-            },
-          })
-        : ['no rules of Synguard are installed']
-      if (differences.length > 0) {
-        metrics.byName.rules_mismatch_total.inc()
-        log.error({ differences }, 'rules differ')
-      }
-      rules = {
-        name: 'rules',
-        ok: differences.length === 0,
-        reason: differences.length === 0 ? 'as installed' : differences.slice(0, 3).join('; '),
-      }
-    } catch (error) {
-      rules = { name: 'rules', ok: false, reason: (error as Error).message }
-    }
-    updateReady()
-  }
-
   await createHealthServer({
     port: settings.healthPort,
     live: () => [{ name: 'worker', ok: worker.bound(), reason: worker.bound() ? 'running' : 'not running' }],
@@ -460,40 +390,15 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
     registry: metrics.registry,
   })
   identities.start()
-  void checkRules()
-  setInterval(() => void checkRules(), RULES_CHECK_MILLISECONDS)
+  startRulesCheck({
+    refusal: settings.refusal,
+    intervalMs: RULES_CHECK_MILLISECONDS,
+    onCondition: (condition) => {
+      if (!condition.ok) metrics.byName.rules_mismatch_total.inc()
+      rules = condition
+      updateReady()
+    },
+    log,
+  })
   log.info({ mode, policySource: settings.policySource.kind }, 'sidecar started')
-}
-
-function ownMessage(identity: OwnIdentity, generation: number): ToWorker {
-  return {
-    type: 'own',
-    uid: identity.verified.identity.uid,
-    generation,
-    witSection: encodeWitSection(identity.parts),
-    witHash: identity.verified.sha256,
-    privateKey: identity.privateKey,
-    thumbprint: identity.verified.cnfThumbprint,
-    expiresAt: identity.verified.expiresAt,
-  }
-}
-
-function subjectOf(identity: OwnIdentity): Subject {
-  const { namespace, labels, ports, uid } = identity.verified.identity
-  return { namespace, labels, ports, uid }
-}
-
-function subjectKey(identity: OwnIdentity): string {
-  return JSON.stringify(subjectOf(identity))
-}
-
-/** status.hostIPs, the default gateways, and the setting: from any of these the kubelet may come. */
-function nodeAddresses(settings: SidecarSettings): string[] {
-  const gateways = readNetwork().defaultRoutes.flatMap(({ gateway }) => (gateway ? [formatAddress(gateway)] : []))
-  return [...new Set([...settings.hostAddresses, ...gateways, ...settings.nodeAddresses])]
-}
-
-function smallestMtu(): number {
-  const links = readNetwork().links.filter(({ loopback, up }) => up && !loopback)
-  return Math.min(1500, ...links.map(({ mtuBytes }) => mtuBytes))
 }

@@ -1,0 +1,29 @@
+/** What the packet path is told of this Pod itself. */
+import type { Subject } from '../../policy/types.ts'
+import type { ToWorker } from '../datapath/messages.ts'
+import { encodeWitSection } from '../handshake/frame.ts'
+import type { OwnIdentity } from './identity-client.ts'
+
+/** `generation` rises with every renewal. */
+export function ownMessage(identity: OwnIdentity, generation: number): ToWorker {
+  return {
+    type: 'own',
+    uid: identity.verified.identity.uid,
+    generation,
+    witSection: encodeWitSection(identity.parts),
+    witHash: identity.verified.sha256,
+    privateKey: identity.privateKey,
+    thumbprint: identity.verified.cnfThumbprint,
+    expiresAt: identity.verified.expiresAt,
+  }
+}
+
+/** This Pod as policies select it. */
+export function subjectOf(identity: OwnIdentity): Subject {
+  const { namespace, labels, ports, uid } = identity.verified.identity
+  return { namespace, labels, ports, uid }
+}
+
+export function isSameSubject(one: OwnIdentity, other: OwnIdentity): boolean {
+  return JSON.stringify(subjectOf(one)) === JSON.stringify(subjectOf(other))
+}
