@@ -2,7 +2,7 @@
 import { MARK_OWN } from '../../api/marks.ts'
 import { type Frame, HASH_BYTES, PROOF_HASH_AT } from '../handshake/frame.ts'
 import { attachSynAckFrame, proofClientIsn, verifyProofPacket } from '../handshake/server.ts'
-import { buildTcp } from '../packet/build.ts'
+import { buildTcpAnswer } from '../packet/build.ts'
 import {
   createPacket,
   decodePacket,
@@ -37,9 +37,8 @@ export function handleProof(gate: Gate, bytes: Buffer, packet: Packet, frame: Fr
   if (!peer) return drop(outcome, 'stale')
   const failure = verifyProofPacket(serverView(gate, gate.own), bytes, packet, frame, peer)
   if (failure !== 'ok') return drop(outcome, failure)
-  const hairpin = peer.identity.uid === gate.own.uid
   const decision = decideIdentified(gate, 'ingress', peer, packet.family, packet.destinationPort)
-  if (!decision.allowed && !hairpin && denies(gate, 'ingress', 'policy', bytes, packet, nameOf(peer), decision)) {
+  if (!decision.allowed && denies(gate, 'ingress', 'policy', bytes, packet, nameOf(peer), decision)) {
     return refuse(outcome, 'policy', stripPayload(bytes, packet, outcome.packet))
   }
   const slot = slotOfProof(gate, bytes, packet)
@@ -108,8 +107,7 @@ function releaseProved(
   if (peer.refused !== '') return drop(outcome, peer.refused)
   if (peer !== proved || slot.provedUnder !== gate.policy) {
     const decision = decideIdentified(gate, 'ingress', peer, packet.family, packet.destinationPort)
-    const hairpin = peer.identity.uid === gate.own?.uid
-    if (!decision.allowed && !hairpin && denies(gate, 'ingress', 'policy', bytes, packet, nameOf(peer), decision)) {
+    if (!decision.allowed && denies(gate, 'ingress', 'policy', bytes, packet, nameOf(peer), decision)) {
       return refuse(outcome, 'policy')
     }
   }
@@ -139,13 +137,10 @@ const repeatedPacket = createPacket()
 
 function buildRepeatedSynAck(gate: Gate, slot: HalfOpen, bytes: Buffer, packet: Packet, out: Buffer): number {
   if (!gate.own || !slot.peer) return 0
-  const length = buildTcp(
+  const length = buildTcpAnswer(
+    bytes,
+    packet,
     {
-      family: packet.family,
-      source: bytes.subarray(packet.destinationOffset, packet.destinationOffset + packet.addressBytes),
-      destination: bytes.subarray(packet.sourceOffset, packet.sourceOffset + packet.addressBytes),
-      sourcePort: packet.destinationPort,
-      destinationPort: packet.sourcePort,
       sequence: slot.serverIsn,
       acknowledgement: (slot.clientIsn + 1) >>> 0,
       flags: FLAG_SYN | FLAG_ACK,

@@ -9,7 +9,7 @@ import {
 } from '../handshake/client.ts'
 import { createFrame, decodeFrame, FRAME_SYN_ACK } from '../handshake/frame.ts'
 import type { Refusal } from '../handshake/reasons.ts'
-import { buildTcp } from '../packet/build.ts'
+import { buildTcpAnswer } from '../packet/build.ts'
 import { FLAG_RST, FLAG_SYN, type Packet } from '../packet/decode.ts'
 import { stripPayload, toReset } from '../packet/rewrite.ts'
 import { needVerification } from './first-contact.ts'
@@ -54,11 +54,7 @@ export function handleSynAck(gate: Gate, mark: number, bytes: Buffer, packet: Pa
   if (failure !== 'ok') return settleBadSynAck(gate, onReleased, failure, bytes, packet, outcome)
 
   const decision = decideIdentified(gate, 'egress', found, packet.family, verified.serverPort)
-  if (
-    !decision.allowed &&
-    !verified.hairpin &&
-    denies(gate, 'egress', 'policy', bytes, packet, nameOf(found), decision)
-  ) {
+  if (!decision.allowed && denies(gate, 'egress', 'policy', bytes, packet, nameOf(found), decision)) {
     return onReleased ? drop(outcome, 'policy') : refuseSynAck(bytes, packet, outcome)
   }
   const index = indexOf(gate, bytes, packet, found)
@@ -150,13 +146,10 @@ function noteReleased(gate: Gate, bytes: Buffer, packet: Packet): RecentSyn | un
  * this one with another SYN-ACK, and that one gets the proof.
  */
 function buildPlainSyn(syn: RecentSyn, bytes: Buffer, packet: Packet, out: Buffer): number {
-  return buildTcp(
+  return buildTcpAnswer(
+    bytes,
+    packet,
     {
-      family: packet.family,
-      source: bytes.subarray(packet.destinationOffset, packet.destinationOffset + packet.addressBytes),
-      destination: bytes.subarray(packet.sourceOffset, packet.sourceOffset + packet.addressBytes),
-      sourcePort: packet.destinationPort,
-      destinationPort: packet.sourcePort,
       sequence: syn.isn,
       acknowledgement: 0,
       flags: FLAG_SYN,
@@ -188,13 +181,10 @@ function settleBadSynAck(
 
 /** Ends a connection at its SYN-ACK: the own kernel gets a reset in its place, the server one of its own. */
 function refuseSynAck(bytes: Buffer, packet: Packet, outcome: Outcome): void {
-  const replyBytes = buildTcp(
+  const replyBytes = buildTcpAnswer(
+    bytes,
+    packet,
     {
-      family: packet.family,
-      source: bytes.subarray(packet.destinationOffset, packet.destinationOffset + packet.addressBytes),
-      destination: bytes.subarray(packet.sourceOffset, packet.sourceOffset + packet.addressBytes),
-      sourcePort: packet.destinationPort,
-      destinationPort: packet.sourcePort,
       sequence: packet.acknowledgement,
       acknowledgement: 0,
       flags: FLAG_RST,

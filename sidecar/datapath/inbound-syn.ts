@@ -46,8 +46,7 @@ export function handleSyn(gate: Gate, mark: number, bytes: Buffer, packet: Packe
   if (pending?.peer && pending.peer.identity.uid !== found.identity.uid) return drop(outcome, 'mac')
 
   const decision = decideIdentified(gate, 'ingress', found, packet.family, packet.destinationPort)
-  const hairpin = found.identity.uid === gate.own.uid
-  if (!decision.allowed && !hairpin && denies(gate, 'ingress', 'policy', bytes, packet, nameOf(found), decision)) {
+  if (!decision.allowed && denies(gate, 'ingress', 'policy', bytes, packet, nameOf(found), decision)) {
     return refuseSyn(gate, onReleased, 'policy', bytes, packet, outcome)
   }
   const slot = claim(gate, bytes, packet, 'identified')

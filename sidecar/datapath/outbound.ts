@@ -6,7 +6,7 @@ import { attachSynAckFrame } from '../handshake/server.ts'
 import { FLAG_ACK, FLAG_FIN, FLAG_SYN, type Packet, TCP_HEADER_BYTES } from '../packet/decode.ts'
 import { stripPayload } from '../packet/rewrite.ts'
 import { PLAIN_SYN_FROM } from './bounds.ts'
-import { addressText, denies, type Gate, isClusterAddress, isNodeAddress, peerName } from './gate.ts'
+import { addressText, denies, type Gate, isClusterAddress, peerName } from './gate.ts'
 import { connectionKey, tupleKey } from './half-open.ts'
 import { judgeAddress } from './judge.ts'
 import { judgeMidstream } from './midstream.ts'
@@ -40,9 +40,9 @@ function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome):
     }
     return pass(outcome)
   }
-  const node = isNodeAddress(gate, bytes, at, packet.addressBytes)
-  if (node || !isClusterAddress(gate, bytes, at, packet.addressBytes))
+  if (gate.nodeAddresses.has(address) || !isClusterAddress(gate, bytes, at, packet.addressBytes)) {
     return handleSynToOutside(gate, bytes, packet, outcome)
+  }
 
   if (gate.policy && !gate.policy.tcpEgressPossible) {
     const judgement = judgeAddress(

@@ -3,7 +3,7 @@
  * Stateless: nonce_c is recomputed from the SYN-ACK. Pure: packets in, packets and reasons out.
  */
 
-import { buildTcp } from '../packet/build.ts'
+import { buildTcpAnswer } from '../packet/build.ts'
 import { sumBytes } from '../packet/checksum.ts'
 import { FLAG_ACK, type Packet } from '../packet/decode.ts'
 import { replacePayload } from '../packet/rewrite.ts'
@@ -46,8 +46,6 @@ export interface VerifiedSynAck {
   peer: PeerIdentity | undefined
   /** The server's real port, behind any Service. */
   serverPort: number
-  /** The SYN-ACK came from this very Pod through a Service. */
-  hairpin: boolean
   readonly nonce: Buffer
   readonly transcript: Transcript
 }
@@ -58,7 +56,6 @@ export function createVerifiedSynAck(): VerifiedSynAck {
     own: undefined,
     peer: undefined,
     serverPort: 0,
-    hairpin: false,
     nonce,
     transcript: {
       version: 0,
@@ -107,8 +104,7 @@ export function verifySynAck(
   const ours =
     frame.addressBytes === packet.addressBytes &&
     equalBytes(bytes, frame.clientAddressAt, bytes, packet.destinationOffset, packet.addressBytes)
-  result.hairpin = peer.identity.uid === view.own.uid
-  if (result.hairpin) {
+  if (peer.identity.uid === view.own.uid) {
     if (!ours && !view.isNodeAddress(bytes, frame.clientAddressAt, frame.addressBytes)) return 'relayed'
     if (!view.isHairpin(bytes, packet)) return 'reflected'
   } else if (!ours) {
@@ -170,13 +166,10 @@ export function buildProof(verified: VerifiedSynAck, bytes: Buffer, packet: Pack
   verified.nonce.copy(proofFrame, NONCE_AT)
   own.witHash.copy(proofFrame, PROOF_HASH_AT)
   computeProof(pairKeys(own, peer).asClient, ROLE_CLIENT, verified.transcript, proofFrame, MAC_AT)
-  return buildTcp(
+  return buildTcpAnswer(
+    bytes,
+    packet,
     {
-      family: packet.family,
-      source: bytes.subarray(packet.destinationOffset, packet.destinationOffset + packet.addressBytes),
-      destination: bytes.subarray(packet.sourceOffset, packet.sourceOffset + packet.addressBytes),
-      sourcePort: packet.destinationPort,
-      destinationPort: packet.sourcePort,
       sequence: (packet.acknowledgement - PROOF_BYTES) >>> 0,
       acknowledgement: (packet.sequence + 1) >>> 0,
       flags: FLAG_ACK,

@@ -1,5 +1,5 @@
 import { foldChecksum, sumBytes } from './checksum.ts'
-import { IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, PROTOCOL_TCP, TCP_HEADER_BYTES } from './decode.ts'
+import { IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, type Packet, PROTOCOL_TCP, TCP_HEADER_BYTES } from './decode.ts'
 import { writeUint16, writeUint32 } from './words.ts'
 
 /** RFC 791's and RFC 8200's hop limit as Linux sets it by default. */
@@ -55,6 +55,31 @@ export function buildTcp(fields: TcpFields, payload: Uint8Array, out: Uint8Array
   const pseudoHeaderSum = sumBytes(out, addressesOffset, headerBytes, PROTOCOL_TCP + segmentBytes)
   writeUint16(out, headerBytes + 16, foldChecksum(sumBytes(out, headerBytes, totalBytes, pseudoHeaderSum)))
   return totalBytes
+}
+
+/**
+ * As buildTcp, a packet back to where a received one came from: its addresses and ports, turned round. `packet` was
+ * decoded from `bytes`.
+ */
+export function buildTcpAnswer(
+  bytes: Uint8Array,
+  packet: Packet,
+  fields: Omit<TcpFields, 'family' | 'source' | 'destination' | 'sourcePort' | 'destinationPort'>,
+  payload: Uint8Array,
+  out: Uint8Array,
+): number {
+  return buildTcp(
+    {
+      ...fields,
+      family: packet.family,
+      source: bytes.subarray(packet.destinationOffset, packet.destinationOffset + packet.addressBytes),
+      destination: bytes.subarray(packet.sourceOffset, packet.sourceOffset + packet.addressBytes),
+      sourcePort: packet.destinationPort,
+      destinationPort: packet.sourcePort,
+    },
+    payload,
+    out,
+  )
 }
 
 function writeIpv4Header(fields: TcpFields, totalBytes: number, out: Uint8Array): void {
