@@ -63,6 +63,11 @@ async function openStream(
   let expected = 0
   let rest = ''
   const timer = setInterval(() => socket.write(`${sent++}\n`), 20)
+  // Open at both ends, not at this one alone: the first number has come back.
+  const echoed = new Promise<void>((done, failed) => {
+    socket.once('data', () => done())
+    socket.once('close', () => failed(new Error('closed before its first echo')))
+  })
   socket.on('data', (data) => {
     const lines = (rest + data.toString()).split('\n')
     rest = lines.pop() ?? ''
@@ -77,4 +82,5 @@ async function openStream(
     state.open--
     state.ended++
   })
+  await echoed
 }

@@ -181,6 +181,23 @@ describe('relays', () => {
     expect(await settle(server, 'in', syn)).toMatchObject({ action: 'refuse', refusal: 'wit-address' })
   })
 
+  it('a server that saw the connection come from another address is refused, though its MAC holds', async () => {
+    const { client, server, mallory } = await threePods()
+    const c = connect(client, server)
+    // The relay masquerades, and the server accepts the client's WIT there: its node's, say.
+    const syn = judge(client, 'out', fromClient(c, SYN)).packet
+    await settle(server, 'in', syn)
+    for (const known of server.gate.peers.findByUid(client.identity.uid)) {
+      server.gate.peers.add({ ...known, addresses: [mallory.address] })
+    }
+    syn.set(mallory.address, 12)
+    expect((await settle(server, 'in', syn)).action).toBe('pass')
+    const synAck = (await settle(server, 'out', fromServer({ ...c, client: mallory }, SYN_ACK))).packet
+    synAck.set(client.address, 16)
+    const verdict = await settle(client, 'in', synAck)
+    expect({ action: verdict.action, flags: verdict.packet.readUInt8(33) }).toEqual({ action: 'pass', flags: 0x14 })
+  })
+
   async function reflected(directory: Readonly<Record<string, DirectoryEntry>>) {
     const { client } = await threePods()
     const service = { ...client, address: Buffer.from([10, 96, 0, 7]) }

@@ -18,6 +18,7 @@ import {
   setPolicies,
   settle,
   shakeHands,
+  type TestPod,
 } from './pods.ts'
 
 const NOBODY = `
@@ -278,6 +279,25 @@ describe('forged packets on a released connection', () => {
     synAck.set(c.server.address, 12)
     const verdict = await settle(c.client, 'in', synAck, clientMark >>> 0)
     expect({ action: verdict.action, reply: verdict.reply }).toEqual({ action: 'drop', reply: undefined })
+  })
+
+  it('drops a SYN-ACK of another Pod that may stand behind the dialled Service, too', async () => {
+    const { client, server } = await twoPods()
+    const mallory = await createPod({ name: 'mallory', address: '10.244.0.9' })
+    const service = Buffer.from([10, 96, 0, 7])
+    const syn = judge(client, 'out', fromClient(connect(client, server), SYN, { to: service })).packet
+    const answerOf = async (pod: TestPod) => {
+      const toPod = Buffer.from(syn)
+      toPod.set(pod.address, 16)
+      await settle(pod, 'in', toPod)
+      const synAck = (await settle(pod, 'out', fromServer(connect(client, pod), SYN_ACK))).packet
+      synAck.set(service, 12)
+      return synAck
+    }
+    const released = await settle(client, 'in', await answerOf(server))
+    expect(released).toMatchObject({ action: 'release' })
+    const mark = (RELEASED | released.mark) >>> 0
+    expect(await settle(client, 'in', await answerOf(mallory), mark)).toMatchObject({ action: 'drop', refusal: 'mac' })
   })
 
   it('drops a SYN-ACK that egress policy denies by now: who revokes is the review, not the network', async () => {

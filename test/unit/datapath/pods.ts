@@ -279,7 +279,7 @@ export async function satisfy(
       key: need.key,
       index: need.index,
       port: need.port,
-      row: 1000 + need.port,
+      row: 1_000 * need.index + need.port,
     })
   }
   return undefined

@@ -97,6 +97,8 @@ export async function simulate(
     if (end.mark !== 0 && !syn) return receive(end, bytes, forged)
     const before = end.mark
     const verdict = await settle(end.pod, 'in', bytes, before)
+    // A forged answer to a SYN has its numbers right: whoever knows them could as well send the reset that it meets.
+    if (forged && end.state === 'syn-sent' && (decoded(verdict.packet).flags & RST) !== 0) return
     if (verdict.reply) put(other(end), verdict.reply)
     if (end === client && verdict.reply && isProof(verdict.reply)) proofSeen = true
     if (verdict.action === 'refuse') {
@@ -172,7 +174,8 @@ export async function simulate(
     const kind = Math.floor(choose() * 7)
     let to = pick.to
     if (kind === 1) bytes.writeUInt32BE(Math.floor(choose() * 0xffff_ffff), 24)
-    if (kind === 2)
+    // What a released connection carries is no longer the sidecars' to protect: frames alone are damaged.
+    if (kind === 2 && bytes.length > 100)
       flip(bytes, 40 + Math.floor(choose() * Math.max(1, bytes.length - 40)) - (bytes.length > 40 ? 0 : 1)).copy(bytes)
     if (kind === 3 && bytes.length > 40) return inject(to, bytes.subarray(0, 40))
     if (kind === 4) to = to === 'client' ? 'server' : 'client'
