@@ -175,8 +175,7 @@ export async function simulate(
     let to = pick.to
     if (kind === 1) bytes.writeUInt32BE(Math.floor(choose() * 0xffff_ffff), 24)
     // What a released connection carries is no longer the sidecars' to protect: frames alone are damaged.
-    if (kind === 2 && bytes.length > 100)
-      flip(bytes, 40 + Math.floor(choose() * Math.max(1, bytes.length - 40)) - (bytes.length > 40 ? 0 : 1)).copy(bytes)
+    if (kind === 2 && bytes.length > 100) flip(bytes, 40 + Math.floor(choose() * (bytes.length - 40))).copy(bytes)
     if (kind === 3 && bytes.length > 40) return inject(to, bytes.subarray(0, 40))
     if (kind === 4) to = to === 'client' ? 'server' : 'client'
     if (kind === 5) bytes.writeUInt32BE(Math.floor(choose() * 0xffff_ffff), 28)
