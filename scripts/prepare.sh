@@ -13,6 +13,7 @@ need() { command -v "$1" >/dev/null 2>&1 || missing+=("$2"); }
 need ip iproute2
 need iptables iptables
 need setpriv util-linux
+need sysctl procps
 need gcc gcc
 need modprobe kmod
 [ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
