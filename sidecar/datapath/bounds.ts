@@ -51,5 +51,5 @@ export const QUEUE_OTHER_PACKETS = 2_048
 export const QUEUE_COPY_BYTES = 0xffff
 export const RECEIVE_BUFFER_BYTES = 8 << 20
 export const RECEIVE_TIMEOUT_MILLISECONDS = 250
-/** Verdicts collected before they are sent in one message. */
-export const VERDICT_BATCH = 32
+/** Packets received in one call; their verdicts go out in one send. */
+export const PACKET_BATCH = 32

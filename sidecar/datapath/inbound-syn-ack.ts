@@ -154,7 +154,7 @@ function buildPlainSyn(syn: RecentSyn, bytes: Buffer, packet: Packet, out: Buffe
       acknowledgement: 0,
       flags: FLAG_SYN,
       window: syn.window,
-      options: syn.options,
+      options: syn.options.subarray(0, syn.optionsBytes),
     },
     EMPTY,
     out,

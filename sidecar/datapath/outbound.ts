@@ -3,7 +3,7 @@ import { MARK_OWN } from '../../api/marks.ts'
 import { attachSynFrame } from '../handshake/client.ts'
 import type { Refusal } from '../handshake/reasons.ts'
 import { attachSynAckFrame } from '../handshake/server.ts'
-import { FLAG_ACK, FLAG_FIN, FLAG_SYN, type Packet, TCP_HEADER_BYTES } from '../packet/decode.ts'
+import { FLAG_ACK, FLAG_FIN, FLAG_SYN, type Packet } from '../packet/decode.ts'
 import { stripPayload } from '../packet/rewrite.ts'
 import { PLAIN_SYN_FROM } from './bounds.ts'
 import { addressText, denies, type Gate, isClusterAddress, peerName } from './gate.ts'
@@ -11,6 +11,7 @@ import { connectionKey, tupleKey } from './half-open.ts'
 import { judgeAddress } from './judge.ts'
 import { judgeMidstream } from './midstream.ts'
 import { drop, hold, needAddress, type Outcome, pass, passWithoutData, refuse, release } from './outcome.ts'
+import { noteFrame } from './recent-syns.ts'
 
 /** Decides for a TCP packet in the OUTPUT hook. */
 export function handleOutbound(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
@@ -67,10 +68,7 @@ function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome):
     packet.payloadOffset + gate.own.synFrame.length > gate.settings.mtu
   if (plain) return passWithoutData(bytes, packet, outcome)
   pass(outcome, attachSynFrame(gate.own, gate.secret, bytes, packet, outcome.packet))
-  if (syn.frameBytes > 0) return
-  syn.frameBytes = gate.own.synFrame.length
-  syn.window = packet.window
-  syn.options = Buffer.from(outcome.packet.subarray(packet.headerBytes + TCP_HEADER_BYTES, packet.payloadOffset))
+  if (syn.frameBytes === 0) noteFrame(syn, outcome.packet, packet, gate.own.synFrame.length)
 }
 
 /** Outside the cluster nobody can show a WIT: ipBlock rules decide at the SYN, without a frame. */

@@ -3,6 +3,7 @@ import type { Peer } from '../../policy/types.ts'
 import { equalBytes } from '../handshake/client.ts'
 import type { PeerIdentity } from '../handshake/keys.ts'
 import type { Refusal } from '../handshake/reasons.ts'
+import { createBoundedMap } from './bounded-map.ts'
 
 /** A verified peer with what the policy engine asks of it. */
 export interface KnownPeer extends PeerIdentity {
@@ -33,14 +34,18 @@ export interface PeerTable {
 
 /** Keeps at most `maximumPeers` peers and `maximumRefused` refused WITs, the oldest forgotten first. */
 export function createPeerTable(maximumPeers: number, maximumRefused: number, refusedMilliseconds: number): PeerTable {
-  const bySection = new Map<string, KnownPeer>()
+  const bySection = createBoundedMap<string, KnownPeer>(maximumPeers)
   const byHash = new Map<string, KnownPeer>()
   const byAddress = new Map<string, KnownPeer>()
-  const refused = new Map<string, { refusal: Refusal; until: number }>()
+  const refused = createBoundedMap<string, { refusal: Refusal; until: number }>(maximumRefused)
   let last: KnownPeer | undefined
 
   function remove(peer: KnownPeer): void {
     bySection.delete(peer.section.toString('latin1'))
+    unlink(peer)
+  }
+
+  function unlink(peer: KnownPeer): void {
     byHash.delete(peer.witHash.toString('latin1'))
     for (const address of peer.addresses) {
       const key = latin1(address)
@@ -78,13 +83,8 @@ export function createPeerTable(maximumPeers: number, maximumRefused: number, re
       const key = peer.section.toString('latin1')
       const known = bySection.get(key)
       if (known) remove(known)
-      else if (bySection.size >= maximumPeers) {
-        for (const oldest of bySection.values()) {
-          remove(oldest)
-          break
-        }
-      }
-      bySection.set(key, peer)
+      const forgotten = bySection.set(key, peer)
+      if (forgotten) unlink(forgotten)
       byHash.set(peer.witHash.toString('latin1'), peer)
       for (const address of peer.addresses) {
         // An older WIT of the address's former Pod may be shown again while it is valid.
@@ -94,19 +94,13 @@ export function createPeerTable(maximumPeers: number, maximumRefused: number, re
     },
     remove,
     refuse(section, refusal, now) {
-      if (refused.size >= maximumRefused) {
-        for (const oldest of refused.keys()) {
-          refused.delete(oldest)
-          break
-        }
-      }
       refused.set(section.toString('latin1'), { refusal, until: now + refusedMilliseconds })
     },
     clearRefusals: () => refused.clear(),
     retain(keep) {
       for (const peer of bySection.values()) if (!keep(peer)) remove(peer)
     },
-    size: () => bySection.size,
+    size: () => bySection.size(),
   }
 }
 

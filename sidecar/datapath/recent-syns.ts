@@ -1,4 +1,6 @@
 /** SYNs that this Pod's applications sent lately. */
+import { MAXIMUM_OPTIONS_BYTES, type Packet, TCP_HEADER_BYTES } from '../packet/decode.ts'
+import { createBoundedMap } from './bounded-map.ts'
 
 export interface RecentSyn {
   isn: number
@@ -8,7 +10,8 @@ export interface RecentSyn {
   frameBytes: number
   released: boolean
   /** Its TCP options and window, for a plain copy. */
-  options: Buffer
+  readonly options: Buffer
+  optionsBytes: number
   window: number
   /** SYN-ACKs that came after the one that released the connection. */
   repeatedSynAcks: number
@@ -20,11 +23,10 @@ export interface RecentSyns {
   find(key: string): RecentSyn | undefined
 }
 
-const NONE = Buffer.alloc(0)
-
-/** Keeps the last `capacity` tuples, the oldest forgotten first. */
+/** Keeps the last `capacity` tuples, the oldest forgotten first: its record then serves the new one. */
 export function createRecentSyns(capacity: number): RecentSyns {
-  const byKey = new Map<string, RecentSyn>()
+  const byKey = createBoundedMap<string, RecentSyn>(capacity)
+  let spare: RecentSyn | undefined
   return {
     find: (key) => byKey.get(key),
     note(key, isn) {
@@ -34,15 +36,37 @@ export function createRecentSyns(capacity: number): RecentSyns {
         return known
       }
       if (known) byKey.delete(key)
-      else if (byKey.size >= capacity) {
-        for (const oldest of byKey.keys()) {
-          byKey.delete(oldest)
-          break
-        }
-      }
-      const syn = { isn, sent: 1, frameBytes: 0, released: false, options: NONE, window: 0, repeatedSynAcks: 0 }
-      byKey.set(key, syn)
+      const syn = known ?? spare ?? createRecentSyn()
+      if (syn === spare) spare = undefined
+      syn.isn = isn
+      syn.sent = 1
+      syn.frameBytes = 0
+      syn.released = false
+      syn.optionsBytes = 0
+      syn.window = 0
+      syn.repeatedSynAcks = 0
+      spare = byKey.set(key, syn) ?? spare
       return syn
     },
   }
+}
+
+function createRecentSyn(): RecentSyn {
+  return {
+    isn: 0,
+    sent: 0,
+    frameBytes: 0,
+    released: false,
+    options: Buffer.alloc(MAXIMUM_OPTIONS_BYTES),
+    optionsBytes: 0,
+    window: 0,
+    repeatedSynAcks: 0,
+  }
+}
+
+/** Keeps what a plain copy of the SYN needs, from the packet as it is sent with a frame of `frameBytes`. */
+export function noteFrame(syn: RecentSyn, sent: Buffer, packet: Packet, frameBytes: number): void {
+  syn.frameBytes = frameBytes
+  syn.window = packet.window
+  syn.optionsBytes = sent.copy(syn.options, 0, packet.headerBytes + TCP_HEADER_BYTES, packet.payloadOffset)
 }

@@ -1,4 +1,5 @@
 /** Rate limits; time is passed in. */
+import { createBoundedMap } from './bounded-map.ts'
 
 export interface TokenBucket {
   /** Takes one token; false where none is left. */
@@ -28,17 +29,11 @@ export function createSourceBuckets(
   burst: number,
   maximumSources: number,
 ): { take(source: string, nowMilliseconds: number): boolean } {
-  const buckets = new Map<string, TokenBucket>()
+  const buckets = createBoundedMap<string, TokenBucket>(maximumSources)
   return {
     take(source, now) {
       let bucket = buckets.get(source)
       if (!bucket) {
-        if (buckets.size >= maximumSources) {
-          for (const oldest of buckets.keys()) {
-            buckets.delete(oldest)
-            break
-          }
-        }
         bucket = createTokenBucket(perSecond, burst)
         buckets.set(source, bucket)
       }

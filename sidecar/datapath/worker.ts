@@ -6,6 +6,7 @@ import { randomBytes } from 'node:crypto'
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { MARK_OWN, MARK_RELEASED, MARK_REVOKED } from '../../api/marks.ts'
 import { createMacState } from '../handshake/hmac.ts'
+import { createDatagramBatch, datagramBytes } from '../netlink/datagram-batch.ts'
 import { EAGAIN } from '../netlink/libc.ts'
 import { acknowledgedErrno, messageBytes, nextMessage } from '../netlink/message.ts'
 import {
@@ -26,12 +27,12 @@ import {
   HOLD_MILLISECONDS,
   MAXIMUM_DIRECTORY_ENTRIES,
   MAXIMUM_HELD_PACKETS,
+  PACKET_BATCH,
   QUEUE_COPY_BYTES,
   QUEUE_OTHER_PACKETS,
   QUEUE_TCP_PACKETS,
   RECEIVE_BUFFER_BYTES,
   RECEIVE_TIMEOUT_MILLISECONDS,
-  VERDICT_BATCH,
 } from './bounds.ts'
 import { applyMessage } from './control-messages.ts'
 import { handleDatagram } from './datagrams.ts'
@@ -65,15 +66,14 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
   const outcome = createOutcome()
   const packet = createPacket()
   const queued = createQueuedPacket()
-  const received = Buffer.alloc(QUEUE_COPY_BYTES + 4_096)
-  const verdicts = Buffer.alloc(VERDICT_BATCH * 2_048 + verdictBytes(QUEUE_COPY_BYTES))
+  const batch = createDatagramBatch(PACKET_BATCH, QUEUE_COPY_BYTES + 4_096)
+  const received = batch.buffer
+  const verdicts = Buffer.alloc(PACKET_BATCH * 2_048 + verdictBytes(QUEUE_COPY_BYTES))
   let verdictsEnd = 0
-  let verdictCount = 0
 
   function flush(): void {
     if (verdictsEnd > 0 && queue.send(verdicts, verdictsEnd) < 0) gate.counters.add('verdict_failures_total')
     verdictsEnd = 0
-    verdictCount = 0
   }
 
   /** Sends the reply, if any, and appends the verdict for the outcome. */
@@ -98,8 +98,6 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
       replaced ? outcome.packet : undefined,
       outcome.packetBytes,
     )
-    verdictCount++
-    if (verdictCount >= VERDICT_BATCH) flush()
   }
 
   function sendReply(): void {
@@ -211,36 +209,40 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
   }
   tell({ type: 'bound', queueFd: queue.fd, rawFds: [raw[4].fd, raw[6].fd] })
 
-  for (;;) {
-    const bytes = queue.receive(received, verdictCount > 0)
-    if (bytes < 0) {
-      if (bytes !== -EAGAIN) throw new Error(`the queue socket failed with errno ${-bytes}`)
-      if (verdictCount > 0) {
-        flush()
-        continue
-      }
-    }
-    gate.nowMilliseconds = Date.now()
-    let control = bytes < 0
-    for (let at = 0; at < bytes; ) {
-      const length = messageBytes(received, at, bytes)
-      if (length === 0) break
-      if (decodeQueued(received, at, bytes, queued) === 'ok') {
+  /** Judges the packets of a datagram; true where it held something else: a wake-up, or an error. */
+  function judgeDatagram(start: number, end: number): boolean {
+    let control = false
+    for (let at = start; at < end; ) {
+      if (messageBytes(received, at, end) === 0) break
+      if (decodeQueued(received, at, end, queued) === 'ok') {
         packetsSince++
         judgeQueued(queued)
       } else {
         control = true
         // The kernel answers a wake-up, and a verdict that failed: the packet was gone already.
-        const errno = acknowledgedErrno(received, at, bytes)
+        const errno = acknowledgedErrno(received, at, end)
         if (errno !== undefined && errno !== 0) gate.counters.add('verdict_failures_total')
       }
-      at = nextMessage(received, at, bytes)
+      at = nextMessage(received, at, end)
+    }
+    return control
+  }
+
+  for (;;) {
+    const datagrams = queue.receive(batch)
+    if (datagrams < 0 && datagrams !== -EAGAIN) throw new Error(`the queue socket failed with errno ${-datagrams}`)
+    gate.nowMilliseconds = Date.now()
+    let control = datagrams < 0
+    for (let i = 0; i < datagrams; i++) {
+      const start = i * batch.slotBytes
+      if (judgeDatagram(start, start + datagramBytes(batch, i))) control = true
     }
     if (control || packetsSince > 1_000) {
       takeMessages()
       expire()
       tellCounters()
     }
+    flush()
   }
 }
 

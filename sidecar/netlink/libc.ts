@@ -32,7 +32,7 @@ export const SO_RCVTIMEO = 20
 export const SO_RCVBUFFORCE = 33
 export const SO_MARK = 36
 export const SO_MEMINFO = 55
-export const MSG_DONTWAIT = 0x40
+export const MSG_WAITFORONE = 0x10000
 
 const libc = koffi.load(null)
 const cSocket = libc.func('int socket(int, int, int)') as unknown as (d: number, t: number, p: number) => number
@@ -76,6 +76,13 @@ const cSendto = libc.func(
   flags: number,
   address: Uint8Array,
   addressBytes: number,
+) => number
+const cRecvmmsg = libc.func('int recvmmsg(int, uint8_t*, uint32_t, int, void*)') as unknown as (
+  fd: number,
+  headers: Uint8Array,
+  count: number,
+  flags: number,
+  timeout: null,
 ) => number
 const cClose = libc.func('int close(int)') as unknown as (fd: number) => number
 
@@ -131,6 +138,12 @@ export function send(fd: number, buffer: Uint8Array, bytes: number, flags: numbe
 /** recv(2) into the whole of `buffer`: the bytes received or -errno. */
 export function receive(fd: number, buffer: Uint8Array, flags: number): number {
   const result = cRecv(fd, buffer, buffer.length, flags)
+  return result < 0 ? -koffi.errno() : result
+}
+
+/** recvmmsg(2) into `count` struct mmsghdr: how many datagrams came, or -errno. */
+export function receiveMany(fd: number, headers: Uint8Array, count: number, flags: number): number {
+  const result = cRecvmmsg(fd, headers, count, flags, null)
   return result < 0 ? -koffi.errno() : result
 }
 

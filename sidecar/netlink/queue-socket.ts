@@ -7,6 +7,7 @@
  * beyond what the buffer holds (about 1,000 bytes for each small packet) leaves the buffer as the only limit.
  */
 
+import { type DatagramBatch, putDatagram } from './datagram-batch.ts'
 import { NetlinkError } from './errors.ts'
 import * as libc from './libc.ts'
 import { acknowledgedErrno, messageBytes, messageSequence } from './message.ts'
@@ -34,10 +35,10 @@ export interface QueueSocket {
   /** Gives a queue up; what waits in it is dropped. Throws NetlinkError. */
   unbind(queue: number): void
   /**
-   * One datagram into `buffer`: its bytes, or -errno: -EAGAIN after the receive timeout (or at once with `dontWait`
-   * where nothing waits), -EBADF after close. EINTR and ENOBUFS are counted and the call repeated.
+   * All datagrams that wait, as many as `batch` holds: how many, or -errno: -EAGAIN after the receive timeout, -EBADF
+   * after close. EINTR and ENOBUFS are counted and the call repeated.
    */
-  receive(buffer: Uint8Array, dontWait: boolean): number
+  receive(batch: DatagramBatch): number
   /** Sends `buffer[0, bytes)`, one or more messages: bytes or -errno. */
   send(buffer: Uint8Array, bytes: number): number
   /** Makes a blocked `receive` return a message for which `isWakeup` holds; 0 or -errno. */
@@ -72,16 +73,13 @@ export function wakeQueueSocket(fd: number): number {
   return Math.min(sent, 0)
 }
 
-function receiveCounted(transport: Transport, counters: QueueCounters, buffer: Uint8Array, dontWait: boolean): number {
+/** Counts what `receive`, a call of a transport, gave, and repeats it where it was broken off. */
+function receiveCounted(counters: QueueCounters, receive: () => number): number {
   for (;;) {
-    const bytes = transport.receive(buffer, dontWait)
-    if (bytes >= 0) {
-      counters.received++
-      return bytes
-    }
-    if (bytes === -libc.EINTR) counters.interrupted++
-    else if (bytes === -libc.ENOBUFS) counters.noBuffers++
-    else return bytes
+    const result = receive()
+    if (result === -libc.EINTR) counters.interrupted++
+    else if (result === -libc.ENOBUFS) counters.noBuffers++
+    else return result
   }
 }
 
@@ -121,16 +119,19 @@ export function openQueueSocket(
   const stash: Uint8Array[] = []
   const configBuffer = new Uint8Array(QUEUE_BUFFER_BYTES)
   let sequence = 1
+  let receiving: DatagramBatch
+  // Made once: the packet path allocates nothing.
+  const receiveAnswer = () => transport.receive(configBuffer)
+  const receiveWaiting = () => transport.receiveBatch(receiving)
 
   const awaitAnswer = (wanted: number): number => {
     for (let attempts = 0; attempts < ANSWER_ATTEMPTS; ) {
-      const bytes = receiveCounted(transport, counters, configBuffer, false)
+      const bytes = receiveCounted(counters, receiveAnswer)
       if (bytes < 0) {
         if (bytes !== -libc.EAGAIN) return bytes
         attempts++
         continue
       }
-      counters.received--
       const answers = messageBytes(configBuffer, 0, bytes) !== 0 && messageSequence(configBuffer, 0) === wanted
       const errno = answers ? acknowledgedErrno(configBuffer, 0, bytes) : undefined
       if (errno !== undefined) return errno
@@ -168,15 +169,17 @@ export function openQueueSocket(
       }
     },
     unbind,
-    receive(buffer, dontWait) {
-      if (stash.length > 0) {
-        const first = stash.shift() as Uint8Array
-        const bytes = Math.min(first.length, buffer.length)
-        buffer.set(bytes === first.length ? first : first.subarray(0, bytes))
+    receive(batch) {
+      const first = stash.shift()
+      if (first !== undefined) {
+        putDatagram(batch, 0, first)
         counters.received++
-        return bytes
+        return 1
       }
-      return receiveCounted(transport, counters, buffer, dontWait)
+      receiving = batch
+      const count = receiveCounted(counters, receiveWaiting)
+      if (count > 0) counters.received += count
+      return count
     },
     send: (buffer, bytes) => sendCounted(transport, counters, buffer, bytes),
     wake() {

@@ -66,7 +66,7 @@ export function openRequester(
 
   const receive = (): number => {
     for (;;) {
-      const bytes = transport.receive(buffer, false)
+      const bytes = transport.receive(buffer)
       if (bytes >= 0) return bytes
       if (bytes === -libc.EAGAIN) {
         throw new NetlinkError('netlink-no-answer', `no answer to a netlink request (message ${lastSequence})`, bytes)

@@ -1,6 +1,7 @@
 /** A netlink socket: the border between the codecs of this folder and the kernel. Tests put a fake kernel behind it. */
 
 import { readU32, writeU16 } from './bytes.ts'
+import type { DatagramBatch } from './datagram-batch.ts'
 import { NetlinkError } from './errors.ts'
 import * as libc from './libc.ts'
 
@@ -20,8 +21,10 @@ export interface Transport {
   /** The address that the kernel gave the socket: nlmsg_pid of what it sends us. */
   readonly portId: number
   send(buffer: Uint8Array, bytes: number): number
-  /** One datagram; blocks up to the receive timeout (then -EAGAIN) unless `dontWait`. */
-  receive(buffer: Uint8Array, dontWait: boolean): number
+  /** One datagram; blocks up to the receive timeout (then -EAGAIN). */
+  receive(buffer: Uint8Array): number
+  /** All datagrams that wait, as many as `batch` holds, and how many; blocks as `receive` for the first. */
+  receiveBatch(batch: DatagramBatch): number
   /** Datagrams that the kernel dropped since the socket was opened because its receive buffer was full. */
   drops(): number
   close(): void
@@ -83,7 +86,8 @@ export function openNetlinkTransport(protocol: number, options: TransportOptions
     fd,
     portId: readU32(address, 4),
     send: (buffer, bytes) => libc.send(fd, buffer, bytes, 0),
-    receive: (buffer, dontWait) => libc.receive(fd, buffer, dontWait ? libc.MSG_DONTWAIT : 0),
+    receive: (buffer) => libc.receive(fd, buffer, 0),
+    receiveBatch: (batch) => libc.receiveMany(fd, batch.headers, batch.capacity, libc.MSG_WAITFORONE),
     drops() {
       const bytes = libc.getSocketOption(fd, libc.SOL_SOCKET, libc.SO_MEMINFO, memoryInfo)
       return bytes >= (SK_MEMINFO_DROPS + 1) * 4 ? readU32(memoryInfo, SK_MEMINFO_DROPS * 4) : 0

@@ -1,12 +1,17 @@
 import { foldChecksum, sumBytes } from './checksum.ts'
-import { IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, type Packet, PROTOCOL_TCP, TCP_HEADER_BYTES } from './decode.ts'
+import {
+  IPV4_HEADER_BYTES,
+  IPV6_HEADER_BYTES,
+  MAXIMUM_OPTIONS_BYTES,
+  type Packet,
+  PROTOCOL_TCP,
+  TCP_HEADER_BYTES,
+} from './decode.ts'
 import { writeUint16, writeUint32 } from './words.ts'
 
 /** RFC 791's and RFC 8200's hop limit as Linux sets it by default. */
 const DEFAULT_HOP_LIMIT = 64
 const MAX_LENGTH_FIELD = 0xffff
-/** The data offset has 4 bits: 60 bytes of header, 20 of them fixed. */
-const MAX_OPTIONS_BYTES = 40
 
 /** What buildTcp() puts into the headers. */
 export interface TcpFields {
@@ -40,7 +45,7 @@ export function buildTcp(fields: TcpFields, payload: Uint8Array, out: Uint8Array
   const segmentBytes = TCP_HEADER_BYTES + optionsBytes + payload.length
   const totalBytes = headerBytes + segmentBytes
   if (fields.source.length !== addressBytes || fields.destination.length !== addressBytes) return 0
-  if (optionsBytes % 4 !== 0 || optionsBytes > MAX_OPTIONS_BYTES) return 0
+  if (optionsBytes % 4 !== 0 || optionsBytes > MAXIMUM_OPTIONS_BYTES) return 0
   if (totalBytes > out.length || (fields.family === 4 ? totalBytes : segmentBytes) > MAX_LENGTH_FIELD) return 0
 
   const addressesOffset = fields.family === 4 ? 12 : 8

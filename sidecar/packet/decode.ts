@@ -17,6 +17,9 @@ export const IPV6_HEADER_BYTES = 40
 export const TCP_HEADER_BYTES = 20
 export const UDP_HEADER_BYTES = 8
 
+/** The data offset has 4 bits: 60 bytes of header, 20 of them fixed (RFC 9293 section 3.1). */
+export const MAXIMUM_OPTIONS_BYTES = 40
+
 /** RFC 8200 allows seven (destination options twice); one more is somebody who wants us to loop. */
 export const MAX_EXTENSION_HEADERS = 7
 

@@ -6,6 +6,7 @@
 
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals'
 import { type Conntrack, openConntrack } from '../../sidecar/netlink/conntrack.ts'
+import { createDatagramBatch, datagramBytes } from '../../sidecar/netlink/datagram-batch.ts'
 import { NetlinkError } from '../../sidecar/netlink/errors.ts'
 import type { Flow } from '../../sidecar/netlink/flow.ts'
 import { acknowledgedErrno, nextMessage } from '../../sidecar/netlink/message.ts'
@@ -21,6 +22,7 @@ import {
 } from '../../sidecar/netlink/queue.ts'
 import { openQueueSocket, type QueueSocket } from '../../sidecar/netlink/queue-socket.ts'
 import type { Transport } from '../../sidecar/netlink/transport.ts'
+import { receiveOne } from './receive-one.ts'
 
 /** A kernel and its network of one host. */
 export interface KernelUnderTest {
@@ -71,7 +73,7 @@ export function describeKernelContract(name: string, openKernel: () => Promise<K
 
     /** The next packet, and a copy of its bytes. */
     const next = (from = socket): { packet: QueuedPacket; bytes: Uint8Array; payload: string } => {
-      const received = from.receive(buffer, false)
+      const received = receiveOne(from, buffer)
       const packet = createQueuedPacket()
       expect(decodeQueued(buffer, 0, received, packet)).toBe('ok')
       const bytes = buffer.slice(packet.payloadOffset, packet.payloadOffset + packet.payloadBytes)
@@ -194,11 +196,31 @@ export function describeKernelContract(name: string, openKernel: () => Promise<K
       expect(await kernel.takeDelivered(PORT_ONE, 1)).toEqual([])
     })
 
+    it('gives all packets that wait in one call, as many as there is room for', async () => {
+      socket.bind(1, ALL)
+      const sent = ['a', 'b', 'c', 'd', 'e']
+      for (const payload of sent) await kernel.sendDatagram(PORT_ONE, payload)
+      const batch = createDatagramBatch(3, 4_096)
+      const packet = createQueuedPacket()
+      const got: string[] = []
+      for (const count of [3, 2]) {
+        expect(socket.receive(batch)).toBe(count)
+        for (let i = 0; i < count; i++) {
+          const start = i * batch.slotBytes
+          expect(decodeQueued(batch.buffer, start, start + datagramBytes(batch, i), packet)).toBe('ok')
+          const end = packet.payloadOffset + packet.payloadBytes
+          got.push(batch.buffer.toString('latin1', packet.payloadOffset + HEADER_BYTES, end))
+        }
+      }
+      expect(got).toEqual(sent)
+      expect(socket.counters.received).toBe(5)
+    })
+
     it('drops what is queued beyond the maximum length', async () => {
       socket.bind(1, { ...ALL, maximumLength: 2 })
       for (const payload of ['a', 'b', 'c']) await kernel.sendDatagram(PORT_ONE, payload)
       for (const { packet } of [next(), next()]) answer(packet.id, NF_ACCEPT)
-      expect(socket.receive(buffer, true)).toBe(-11)
+      expect(receiveOne(socket, buffer)).toBe(-11)
       expect(await kernel.takeDelivered(PORT_ONE, 3)).toEqual(['a', 'b'])
     })
 
@@ -209,7 +231,7 @@ export function describeKernelContract(name: string, openKernel: () => Promise<K
       const wrong = encodeVerdict(out, 0, 1, packet.id + 1, NF_ACCEPT, undefined)
       const bytes = wrong + encodeVerdict(out, wrong, 1, packet.id, NF_ACCEPT, undefined)
       socket.send(out, bytes)
-      const received = socket.receive(buffer, false)
+      const received = receiveOne(socket, buffer)
       expect(acknowledgedErrno(buffer, 0, received)).toBe(-2)
       expect(decodeQueued(buffer, 0, received, createQueuedPacket())).toBe('not-packet')
       expect(nextMessage(buffer, 0, received)).toBe(received)
@@ -235,27 +257,27 @@ export function describeKernelContract(name: string, openKernel: () => Promise<K
 
     it('is woken by a message behind the packets that already wait, bound or not', async () => {
       expect(socket.wake()).toBe(0)
-      expect(isWakeup(buffer, socket.receive(buffer, false))).toBe(true)
+      expect(isWakeup(buffer, receiveOne(socket, buffer))).toBe(true)
       socket.bind(1, ALL)
       await kernel.sendDatagram(PORT_ONE, 'before')
       expect(socket.wake()).toBe(0)
       expect(next().payload).toBe('before')
-      const received = socket.receive(buffer, false)
+      const received = receiveOne(socket, buffer)
       expect(isWakeup(buffer, received)).toBe(true)
       expect(acknowledgedErrno(buffer, 0, received)).toBe(0)
     })
 
     it('returns -EAGAIN where nothing comes, -EBADF after close, and counts what it gave out', async () => {
       socket.bind(1, ALL)
-      expect(socket.receive(buffer, true)).toBe(-11)
-      expect(socket.receive(buffer, false)).toBe(-11)
+      expect(receiveOne(socket, buffer)).toBe(-11)
+      expect(receiveOne(socket, buffer)).toBe(-11)
       await kernel.sendDatagram(PORT_ONE, 'counted')
       answer(next().packet.id, NF_DROP)
       expect(socket.counters.received).toBe(1)
       expect(socket.drops()).toBe(0)
       socket.close()
       socket.close()
-      expect(socket.receive(buffer, false)).toBe(-9)
+      expect(receiveOne(socket, buffer)).toBe(-9)
       expect(socket.send(out, 20)).toBe(-9)
     })
   })
@@ -288,7 +310,7 @@ export function describeKernelContract(name: string, openKernel: () => Promise<K
     const connect = async (port: number, mark: number): Promise<void> => {
       await kernel.sendDatagram(port, 'x')
       const packet = createQueuedPacket()
-      expect(decodeQueued(buffer, 0, socket.receive(buffer, false), packet)).toBe('ok')
+      expect(decodeQueued(buffer, 0, receiveOne(socket, buffer), packet)).toBe('ok')
       socket.send(out, encodeVerdict(out, 0, packet.queue, packet.id, NF_ACCEPT, mark))
       expect(await kernel.takeDelivered(port, 1)).toEqual(['x'])
     }

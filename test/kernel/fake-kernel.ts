@@ -4,6 +4,7 @@
  */
 
 import { readU16BE, readU32BE, u32BE, writeU16BE, writeU32 } from '../../sidecar/netlink/bytes.ts'
+import { putDatagram } from '../../sidecar/netlink/datagram-batch.ts'
 import {
   CTA_MARK,
   CTA_MARK_MASK,
@@ -319,6 +320,12 @@ export function createFakeKernel(): FakeKernel {
           const bytes = Math.min(datagram.length, buffer.length)
           buffer.set(datagram.subarray(0, bytes))
           return bytes
+        },
+        receiveBatch(batch) {
+          if (!socket.open) return -EBADF
+          const datagrams = socket.inbox.splice(0, batch.capacity)
+          for (const [index, datagram] of datagrams.entries()) putDatagram(batch, index, datagram)
+          return datagrams.length === 0 ? -EAGAIN : datagrams.length
         },
         drops: () => 0,
         close() {

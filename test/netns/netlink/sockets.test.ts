@@ -18,6 +18,7 @@ import { openQueueSocket, wakeQueueSocket } from '../../../sidecar/netlink/queue
 import { openRawSocket } from '../../../sidecar/netlink/raw-socket.ts'
 import { readNetwork } from '../../../sidecar/netlink/route.ts'
 import { openSockDiag, type SockDiag } from '../../../sidecar/netlink/sock-diag.ts'
+import { receiveOne } from '../../kernel/receive-one.ts'
 import { enterNewNamespace } from './namespace.ts'
 
 const namespace = enterNewNamespace('sockets')
@@ -166,7 +167,7 @@ describe('raw sockets', () => {
       expect(raw.send(packet, packet.length, loopback)).toBe(packet.length)
       const buffer = new Uint8Array(1 << 17)
       const queued = createQueuedPacket()
-      expect(decodeQueued(buffer, 0, queue.receive(buffer, false), queued)).toBe('ok')
+      expect(decodeQueued(buffer, 0, receiveOne(queue, buffer), queued)).toBe('ok')
       expect([queued.hook, queued.mark, queued.payloadBytes]).toEqual([NF_INET_LOCAL_OUT, 0x20000000, packet.length])
       const sent = buffer.slice(queued.payloadOffset, queued.payloadOffset + queued.payloadBytes)
       // The kernel fills in the IPv4 header's checksum; everything else is as it was given.
@@ -286,7 +287,7 @@ describe('queued TCP', () => {
       const packet = createQueuedPacket()
       let payloadBytes = 0
       for (let packets = 0; packets < 40 && payloadBytes < 10_000; packets++) {
-        expect(decodeQueued(buffer, 0, queue.receive(buffer, false), packet)).toBe('ok')
+        expect(decodeQueued(buffer, 0, receiveOne(queue, buffer), packet)).toBe('ok')
         expect(packet.payloadBytes).toBeLessThanOrEqual(1500)
         const bytes = buffer.slice(packet.payloadOffset, packet.payloadOffset + packet.payloadBytes)
         expect(tcpSum(bytes)).toBe(0xffff)
@@ -329,7 +330,7 @@ describe('the queue socket across threads', () => {
       for (let i = 0; i < 200; i++) expect(raw.send(packet, 28, LOOPBACK)).toBe(28)
       const buffer = new Uint8Array(1 << 17)
       let received = 0
-      while (queue.receive(buffer, true) > 0) received++
+      while (receiveOne(queue, buffer) > 0) received++
       expect(received).toBeGreaterThan(0)
       expect(received).toBeLessThan(200)
       expect(queue.drops()).toBe(200 - received)
