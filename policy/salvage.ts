@@ -17,8 +17,8 @@ export interface SalvagedPolicy {
 
 /**
  * The policy of an object from the API server, which never allows more than the object says: without the rules that
- * cannot be read; without any where the spec has an unknown field; for all Pods where podSelector cannot be read; for
- * both directions where policyTypes cannot. Throws PolicyError only where name or namespace cannot be read.
+ * cannot be read; without any where the spec has an unknown field; for all Pods, without rules, where podSelector cannot
+ * be read; for both directions, without rules, where policyTypes cannot. Throws PolicyError only where name or namespace cannot be read.
  */
 export function salvageNetworkPolicy(object: unknown, where: string): SalvagedPolicy {
   const options: ParseOptions = { stored: true }
@@ -46,12 +46,20 @@ export function salvageNetworkPolicy(object: unknown, where: string): SalvagedPo
   const egress = member(spec, 'egress')
   // By the list as it was written: a rule that is not understood isolates all the same.
   const hasEgressRules = !isAbsent(egress) && !(Array.isArray(egress.value) && egress.value.length === 0)
+  // An absent selector is the empty one; undefined is left for one that cannot be read.
+  const podSelector = attempt(() => readSelector(member(spec, 'podSelector'), options) ?? [])
+  const policyTypes = attempt(() => readPolicyTypes(member(spec, 'policyTypes'), hasEgressRules))
+  // Read wide, the policy covers Pods or directions that its rules were not written for: there they would open
+  // what other policies keep closed.
+  const keepsRules = knowsSpec && podSelector !== undefined && policyTypes !== undefined
+  const ingress = readRules(member(spec, 'ingress'), 'from')
+  const egressRules = readRules(egress, 'to')
   const policy: NetworkPolicy = {
     ...names,
-    podSelector: attempt(() => readSelector(member(spec, 'podSelector'), options)) ?? [],
-    policyTypes: attempt(() => readPolicyTypes(member(spec, 'policyTypes'), hasEgressRules)) ?? ['Ingress', 'Egress'],
-    ingress: knowsSpec ? readRules(member(spec, 'ingress'), 'from') : [],
-    egress: knowsSpec ? readRules(egress, 'to') : [],
+    podSelector: podSelector ?? [],
+    policyTypes: policyTypes ?? ['Ingress', 'Egress'],
+    ingress: keepsRules ? ingress : [],
+    egress: keepsRules ? egressRules : [],
   }
   return { policy, problems }
 }

@@ -37,14 +37,14 @@ describe('salvageNetworkPolicy', () => {
     ],
     ['an unreadable list has no rules', { egress: {} }, { policyTypes: ['Ingress', 'Egress'] }, ['spec.egress']],
     [
-      'an unreadable podSelector selects all Pods',
+      'an unreadable podSelector selects all Pods, and takes all rules: they were not written for all Pods',
       { podSelector: { later: 1 }, ingress: [{}] },
-      { ingress: [everything] },
+      {},
       ['spec.podSelector.later'],
     ],
     [
-      'unreadable policyTypes isolate both directions',
-      { policyTypes: ['Later'] },
+      'unreadable policyTypes isolate both directions, and take all rules: one direction may not have been meant',
+      { policyTypes: ['Later'], ingress: [{}] },
       { policyTypes: ['Ingress', 'Egress'] },
       ['spec.policyTypes[0]'],
     ],
