@@ -1,6 +1,6 @@
-import { isIP } from 'node:net'
 import type { Mode } from '../../api/identity.ts'
 import { LABEL_INJECT, SIDECAR_HEALTH_PORT } from '../../api/names.ts'
+import { canonicalAddress, parseAddress, parseCidr } from '../../policy/address.ts'
 import { AdmissionError } from './errors.ts'
 import { parseQuantity } from './quantity.ts'
 import { isJsonObject } from './shape.ts'
@@ -70,6 +70,9 @@ export const DEFAULT_INJECTION_SETTINGS = {
   command: { init: [...NODE, '/app/init.js'], sidecar: [...NODE, '/app/sidecar.js'] },
 } as const satisfies Omit<InjectionSettings, 'image' | 'issuerUrl' | 'issuerName'>
 
+/** RFC 1123. The sidecar reads its variables as strictly: what it refuses must not get into a Pod. */
+const DNS_NAME = /^(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$/
+
 type Fields = Readonly<Record<string, unknown>>
 
 function bad(field: string, rule: string): AdmissionError {
@@ -120,10 +123,8 @@ function readList(
   })
 }
 
-function isCidr(value: string): boolean {
-  const [address = '', prefix = '', ...rest] = value.split('/')
-  const family = isIP(address)
-  return family !== 0 && rest.length === 0 && /^\d{1,3}$/.test(prefix) && Number(prefix) <= (family === 4 ? 32 : 128)
+function isAddress(text: string): boolean {
+  return parseAddress(text) !== undefined
 }
 
 function readIssuerUrl(value: unknown): string {
@@ -132,7 +133,7 @@ function readIssuerUrl(value: unknown): string {
   const url = new URL(value)
   const host = url.hostname.replace(/^\[|\]$/g, '')
   const extras = url.username + url.password + url.search + url.hash
-  if (url.protocol !== 'https:' || isIP(host) === 0 || url.pathname !== '/' || extras !== '') {
+  if (url.protocol !== 'https:' || canonicalAddress(host) === undefined || url.pathname !== '/' || extras !== '') {
     throw bad('issuerUrl', rule)
   }
   // WHATWG URLs leave out the scheme's own port; the sidecar wants one.
@@ -221,7 +222,6 @@ function readCommand(value: unknown): InjectionSettings['command'] {
 export function parseInjectionSettings(value: unknown): InjectionSettings {
   const d = DEFAULT_INJECTION_SETTINGS
   const f = fieldsOf(value, 'settings', ['image', 'issuerUrl', 'issuerName', ...Object.keys(d)])
-  const name = /^[a-z0-9]([a-z0-9._-]{0,251}[a-z0-9])?$/
   return {
     image: readText(f.image, 'image', /^[^\s]{1,1024}$/, 'an image reference'),
     imagePullPolicy: readOneOf(
@@ -231,10 +231,16 @@ export function parseInjectionSettings(value: unknown): InjectionSettings {
       d.imagePullPolicy,
     ),
     issuerUrl: readIssuerUrl(f.issuerUrl),
-    issuerName: readText(f.issuerName, 'issuerName', name, "the DNS name in the issuer's certificate"),
-    trustDomain: readText(f.trustDomain, 'trustDomain', name, 'a SPIFFE trust domain in lower case', d.trustDomain),
-    clusterNetworks: readList(f.clusterNetworks, 'clusterNetworks', isCidr, 'a CIDR', d.clusterNetworks),
-    nodeAddresses: readList(f.nodeAddresses, 'nodeAddresses', (a) => isIP(a) !== 0, 'an IP address', d.nodeAddresses),
+    issuerName: readText(f.issuerName, 'issuerName', DNS_NAME, "the DNS name in the issuer's certificate"),
+    trustDomain: readText(f.trustDomain, 'trustDomain', DNS_NAME, 'a SPIFFE trust domain in lower case', d.trustDomain),
+    clusterNetworks: readList(
+      f.clusterNetworks,
+      'clusterNetworks',
+      (block) => parseCidr(block) !== undefined,
+      'a CIDR',
+      d.clusterNetworks,
+    ),
+    nodeAddresses: readList(f.nodeAddresses, 'nodeAddresses', isAddress, 'an IP address', d.nodeAddresses),
     policySource: readPolicySource(f.policySource),
     healthPort: readInteger(f.healthPort, 'healthPort', 1024, 65535, d.healthPort),
     logLevel: readOneOf(f.logLevel, 'logLevel', ['trace', 'debug', 'info', 'warn', 'error'], d.logLevel),

@@ -59,6 +59,9 @@ describe('parseInjectionSettings', () => {
     [{ issuerName: 'UPPER' }, "issuerName must be the DNS name in the issuer's certificate"],
     [{ clusterNetworks: ['10.0.0.0/33'] }, 'clusterNetworks[0] must be a CIDR'],
     [{ clusterNetworks: '10.0.0.0/8' }, 'clusterNetworks must be a list'],
+    [{ clusterNetworks: ['10.0.0.0/08'] }, 'clusterNetworks[0] must be a CIDR'],
+    [{ nodeAddresses: ['fe80::1%eth0'] }, 'nodeAddresses[0] must be an IP address'],
+    [{ issuerName: 'a..b' }, "issuerName must be the DNS name in the issuer's certificate"],
     [{ nodeAddresses: ['node-1'] }, 'nodeAddresses[0] must be an IP address'],
     [{ policySource: { kind: 'directory' } }, 'policySource.hostPath must be an absolute path without ".."'],
     [
