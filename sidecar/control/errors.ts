@@ -12,6 +12,8 @@ export const CONTROL_ERRORS = {
   'identity-mismatch': "The issuer's WIT is not for this Pod or not for the key that asked for it.",
   'stream-message': 'A line of the stream is not a message of the agreed shape; the sidecar connects anew.',
   'stream-silent': 'The stream missed three pings; the sidecar connects anew.',
+  'state-unreadable':
+    'The identity table of an earlier run is damaged, so the peers of its connections are unknown; make the Pod again.',
   'policies-unreadable': 'The directory of policies, or a file in it, cannot be read; the last good policies stand.',
   'policies-invalid':
     'A file of policies does not parse, or two files define one policy; the last good policies stand.',

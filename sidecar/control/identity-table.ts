@@ -7,6 +7,8 @@ import { appendFileSync, readFileSync, renameSync, writeFileSync } from 'node:fs
 import { join } from 'node:path'
 import type { PodIdentity } from '../../api/identity.ts'
 import { MARK_INDEX } from '../../api/marks.ts'
+import { ControlError } from './errors.ts'
+import { parsePodIdentity } from './issuer-messages.ts'
 
 export interface IdentityRow {
   /** 1 to 2^20 - 1. */
@@ -38,7 +40,7 @@ const FILE = 'identities.jsonl'
 
 /**
  * Opens the table in a directory. A file that breaks off (the node lost power) loses its last line; a file that is no
- * table at all is an error, because its connections would be judged by nothing.
+ * table at all is an error, because its connections would be judged by nothing: ControlError `state-unreadable`.
  */
 export function openIdentityTable(directory: string, onWriteError: (error: Error) => void): IdentityTable {
   const path = join(directory, FILE)
@@ -49,6 +51,9 @@ export function openIdentityTable(directory: string, onWriteError: (error: Error
   let torn = false
 
   function keep(row: IdentityRow): void {
+    // In a file that could not be written anew, an index may be there twice: the later row is whom it stands for.
+    const replaced = byIndex.get(row.index)
+    if (replaced !== undefined) byKey.delete(keyOf(replaced))
     byIndex.set(row.index, row)
     byKey.set(keyOf(row), row)
   }
@@ -61,6 +66,18 @@ export function openIdentityTable(directory: string, onWriteError: (error: Error
     const lines = [...byIndex.values()].map((row) => `${JSON.stringify(row)}\n`)
     writeFileSync(`${path}.new`, lines.join(''), { mode: 0o600 })
     renameSync(`${path}.new`, path)
+  }
+
+  /** Whether the file now says what the table does; where not, it is written whole before the next row. */
+  function tryToWrite(write: () => void): boolean {
+    try {
+      write()
+      torn = false
+    } catch (error) {
+      torn = true
+      onWriteError(error as Error)
+    }
+    return !torn
   }
 
   function freeIndex(): number | undefined {
@@ -82,15 +99,11 @@ export function openIdentityTable(directory: string, onWriteError: (error: Error
       const index = known?.index ?? freeIndex()
       if (index === undefined) return undefined
       const row = { ...wanted, index }
-      try {
+      const isWritten = tryToWrite(() => {
         if (torn) rewrite()
-        torn = true
         appendFileSync(path, `${JSON.stringify(row)}\n`, { mode: 0o600 })
-        torn = false
-      } catch (error) {
-        onWriteError(error as Error)
-        return undefined
-      }
+      })
+      if (!isWritten) return undefined
       keep(row)
       return row
     },
@@ -102,7 +115,7 @@ export function openIdentityTable(directory: string, onWriteError: (error: Error
         byKey.delete(keyOf(row))
         freed++
       }
-      if (freed > 0) rewrite()
+      if (freed > 0) tryToWrite(rewrite)
       return freed
     },
   }
@@ -126,5 +139,21 @@ function readRows(path: string): IdentityRow[] {
   return whole
     .split('\n')
     .filter((line) => line !== '')
-    .map((line) => JSON.parse(line) as IdentityRow)
+    .map((line, at) => parseRow(line, `${path} line ${at + 1}`))
+}
+
+/** The row as it was written: its key depends on the order of its members. Throws ControlError `state-unreadable`. */
+function parseRow(line: string, where: string): IdentityRow {
+  try {
+    const row = JSON.parse(line) as IdentityRow
+    parsePodIdentity(row.identity, 'identity')
+    const { index, port, issuedAt, expiresAt } = row
+    const numbers = [index, port, issuedAt, expiresAt]
+    if (!numbers.every((number) => Number.isSafeInteger(number) && number >= 0)) throw new RangeError('its numbers')
+    if (index < 1 || index > MARK_INDEX || port > 65_535) throw new RangeError('its index or port')
+    if (typeof row.kid !== 'string') throw new TypeError('its kid')
+    return row
+  } catch (cause) {
+    throw new ControlError('state-unreadable', `${where} is no row of the identity table`, { cause })
+  }
 }

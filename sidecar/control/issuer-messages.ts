@@ -84,7 +84,8 @@ function namedPort(value: unknown, path: string): NamedPort {
   }
 }
 
-function podIdentity(value: unknown, path: string): PodIdentity {
+/** A Pod out of JSON; throws ControlError `issuer-answer`. */
+export function parsePodIdentity(value: unknown, path: string): PodIdentity {
   const pod = fields(value, path)
   return {
     namespace: text(pod.namespace, `${path}.namespace`),
@@ -107,7 +108,7 @@ function serviceBackend(value: unknown, path: string): ServiceBackend {
     address: address(item.address, `${path}.address`),
     port: port(item.port, `${path}.port`),
     guarded: flag(item.guarded, `${path}.guarded`),
-    ...(item.pod === undefined ? {} : { pod: podIdentity(item.pod, `${path}.pod`) }),
+    ...(item.pod === undefined ? {} : { pod: parsePodIdentity(item.pod, `${path}.pod`) }),
   }
 }
 
@@ -128,7 +129,7 @@ export function parseDirectoryEntry(value: unknown, path = 'entry'): DirectoryEn
       return {
         kind: 'pod',
         guarded: flag(entry.guarded, `${path}.guarded`),
-        pod: podIdentity(entry.pod, `${path}.pod`),
+        pod: parsePodIdentity(entry.pod, `${path}.pod`),
       }
     case 'service':
       return {

@@ -1,4 +1,4 @@
-import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals'
@@ -69,9 +69,38 @@ describe('the identity table', () => {
     expect([...open().rows()].map(({ identity }) => identity.name)).toEqual(['a', 'b'])
   })
 
-  it('does not open a file that is no table', () => {
-    writeFileSync(file(), 'not a row\n')
-    expect(() => open()).toThrow(SyntaxError)
+  it.each([
+    'not a row',
+    'null',
+    '{"index":1}',
+    JSON.stringify({ ...wanted('a'), index: 0 }),
+    JSON.stringify({ ...wanted('a'), index: 1 << 20 }),
+    JSON.stringify({ ...wanted('a'), index: '1' }),
+    JSON.stringify({ ...wanted('a'), index: 1, expiresAt: null }),
+    JSON.stringify({ ...wanted('a'), index: 1, identity: { name: 'a' } }),
+  ])('does not open a file with a row such as %s, and leaves it as it is', (row) => {
+    writeFileSync(file(), `${row}\n`)
+    expect(() => open()).toThrow(expect.objectContaining({ code: 'state-unreadable' }))
+    expect(readFileSync(file(), 'utf8')).toBe(`${row}\n`)
+  })
+
+  it('never hands an index to a peer that it no longer stands for', () => {
+    writeFileSync(file(), ['a', 'b'].map((name) => `${JSON.stringify({ ...wanted(name), index: 1 })}\n`).join(''))
+    const table = open()
+    expect(table.obtain(wanted('a'))?.index).toBe(2)
+    expect([table.get(1)?.identity.name, table.get(2)?.identity.name]).toEqual(['b', 'a'])
+  })
+
+  it('bears that it cannot be written when rows are freed, and writes them off later', () => {
+    const errors: Error[] = []
+    const table = open(errors)
+    for (const name of ['a', 'b']) table.obtain(wanted(name, { expiresAt: name === 'a' ? 1 : 9_999 }))
+    rmSync(directory, { recursive: true })
+    expect(table.prune(new Set(), 5_000)).toBe(1)
+    expect(errors).toHaveLength(1)
+    mkdirSync(directory)
+    expect(table.obtain(wanted('c'))?.index).toBe(3)
+    expect([...open().rows()].map(({ index }) => index)).toEqual([2, 3])
   })
 
   it('hands out no row that it cannot write, tells why, and works on when it can again', () => {
