@@ -35,7 +35,7 @@ export type Injection =
       readonly kind: 'refused'
       /** The first cause's. */
       readonly code: AdmissionErrorCode
-      /** All causes. */
+      /** All causes, the first 32 of very many. */
       readonly reason: string
       readonly causes: readonly Refusal[]
     }
@@ -62,9 +62,18 @@ function skipped(code: SkipCode, pod: SpecifiedPod): Injection {
   return { kind: 'skipped', code, reason: SKIP_REASONS[code], pod }
 }
 
-/** A refusal that lists every cause, so that one round mends all of them. */
+/** More are more than anybody reads, and each may name a container with a name as long as the request. */
+const CAUSES = 32
+const MESSAGE_CHARACTERS = 1_024
+
+/** A refusal that lists the causes, 32 at most, so that one round mends all of them. */
 export function refused(first: Refusal, causes: readonly Refusal[]): Extract<Injection, { kind: 'refused' }> {
-  return { kind: 'refused', code: first.code, reason: causes.map(({ message }) => message).join('; '), causes }
+  const shown = causes
+    .slice(0, CAUSES)
+    .map((cause) => ({ ...cause, message: cause.message.slice(0, MESSAGE_CHARACTERS) }))
+  const more = causes.length > CAUSES ? `; and ${causes.length - CAUSES} more` : ''
+  const reason = shown.map(({ message }) => message).join('; ') + more
+  return { kind: 'refused', code: first.code, reason, causes: shown }
 }
 
 /** The powers for which the Pod lacks the annotation. */

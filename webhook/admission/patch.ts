@@ -17,6 +17,11 @@ function elementNames(items: readonly unknown[]): string[] | undefined {
   return texts.length === items.length && new Set(texts).size === items.length ? texts : undefined
 }
 
+/**
+ * The operations that turn one list into another, elements matched by name. Elements that keep their order stay; the
+ * others are taken out, from the end, and put in anew. What goes to the front, as our containers do, is all that moves.
+ * Each list is walked once: a Pod may name thousands of containers, and its author is not trusted.
+ */
 function diffNamedLists(
   before: readonly unknown[],
   after: readonly unknown[],
@@ -24,28 +29,23 @@ function diffNamedLists(
   afterNames: readonly string[],
   path: string,
 ): PatchOperation[] {
+  const placeOf = new Map(beforeNames.map((name, index) => [name, index]))
+  const staying = new Set<string>()
+  let next = before.length
+  for (const name of afterNames.toReversed()) {
+    const place = placeOf.get(name)
+    if (place === undefined || place >= next) continue
+    staying.add(name)
+    next = place
+  }
   const operations: PatchOperation[] = []
-  const current = before.map((item, index) => ({ item, name: beforeNames[index] }))
-  const wanted = new Set(afterNames)
-  for (let index = current.length - 1; index >= 0; index--) {
-    const name = current[index]?.name
-    if (name === undefined || wanted.has(name)) continue
-    operations.push({ op: 'remove', path: `${path}/${index}` })
-    current.splice(index, 1)
+  for (let index = before.length - 1; index >= 0; index--) {
+    if (!staying.has(beforeNames[index] ?? '')) operations.push({ op: 'remove', path: `${path}/${index}` })
   }
   for (const [index, item] of after.entries()) {
-    const name = afterNames[index]
-    const from = current.findIndex((candidate) => candidate.name === name)
-    if (from === index) {
-      operations.push(...diffValues(current[index]?.item, item, `${path}/${index}`))
-      continue
-    }
-    if (from !== -1) {
-      operations.push({ op: 'remove', path: `${path}/${from}` })
-      current.splice(from, 1)
-    }
-    operations.push({ op: 'add', path: `${path}/${index}`, value: item })
-    current.splice(index, 0, { item, name })
+    const name = afterNames[index] ?? ''
+    if (!staying.has(name)) operations.push({ op: 'add', path: `${path}/${index}`, value: item })
+    else for (const one of diffValues(before[placeOf.get(name) ?? 0], item, `${path}/${index}`)) operations.push(one)
   }
   return operations
 }
@@ -84,8 +84,9 @@ function diffValues(before: unknown, after: unknown, path: string): PatchOperati
   for (const key of Object.keys(after)) {
     if (!hasValue(after, key)) continue
     const at = `${path}/${token(key)}`
-    if (hasValue(before, key)) operations.push(...diffValues(before[key], after[key], at))
-    else operations.push({ op: 'add', path: at, value: after[key] })
+    if (!hasValue(before, key)) operations.push({ op: 'add', path: at, value: after[key] })
+    // Not spread into one call: there may be more operations than a call takes arguments.
+    else for (const one of diffValues(before[key], after[key], at)) operations.push(one)
   }
   return operations
 }

@@ -114,6 +114,13 @@ describe('mutate', () => {
     expect([response.allowed, response.status?.code, response.status?.message]).toEqual([false, 400, message])
   })
 
+  it('tells 32 causes of a refusal at most, each cut short, and how many more there are', async () => {
+    const ports = Array.from({ length: 2_000 }, () => ({ containerPort: 15_900 }))
+    const { response } = await mutate(makeReview(makePod({}, { name: 'n'.repeat(20_000), ports })), lookup, SETTINGS)
+    expect(response.status?.details.causes.map(({ message }) => message.length)).toEqual(Array(32).fill(1_024))
+    expect(response.status?.message.endsWith('; and 1968 more')).toBe(true)
+  })
+
   it('refuses where the namespace is unknown or cannot be read, and tells the cause to the log only', async () => {
     const failures: unknown[] = []
     const failing = () => Promise.reject(new Error('secret detail'))
