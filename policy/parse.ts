@@ -1,6 +1,6 @@
 /** NetworkPolicies from objects (of the API server) and from YAML text (of a directory source, of people). */
 
-import { type Document, parseAllDocuments } from 'yaml'
+import { type Document, isScalar, parseAllDocuments, visit } from 'yaml'
 import { PolicyError } from './errors.ts'
 import { type Field, fieldError, member, readList, readObject } from './field.ts'
 import { type ParseOptions, POLICY_API_VERSION, readPolicy } from './read.ts'
@@ -29,6 +29,8 @@ export function parseNetworkPolicies(text: string, fileName: string, options: Pa
   const documents = parseAllDocuments(text, {
     // As kubectl reads it: `yes` is a boolean there, so a label value `yes` must be refused here too.
     version: '1.1',
+    // Its own check compares each key of a map with all before it: minutes for a file of a few megabytes.
+    uniqueKeys: false,
     // kubectl's reader has neither sexagesimal numbers (`1:30`) nor timestamps.
     customTags: (tags) =>
       tags.filter((tag) => typeof tag === 'string' || (tag.format !== 'TIME' && !tag.tag.endsWith(':timestamp'))),
@@ -36,7 +38,7 @@ export function parseNetworkPolicies(text: string, fileName: string, options: Pa
   const policies = new Map<string, NetworkPolicy>()
   for (const [index, document] of documents.entries()) {
     const where = documents.length > 1 ? `${fileName} document ${index + 1}` : fileName
-    const value = readDocument(document, where)
+    const value = readDocument(document, where, text)
     if (value === null || value === undefined) continue
     for (const [field, policy] of readRoot({ value, path: '', where }, options)) {
       const name = policyName(policy)
@@ -49,17 +51,42 @@ export function parseNetworkPolicies(text: string, fileName: string, options: Pa
   return [...policies.values()]
 }
 
-function readDocument(document: Document.Parsed, where: string): unknown {
+function readDocument(document: Document.Parsed, where: string, text: string): unknown {
   const [error] = document.errors
   if (error !== undefined) {
     throw new PolicyError('policy-not-yaml', where, '', `is not YAML: ${firstLine(error.message)}`)
   }
   try {
+    const repeated = findRepeatedKey(document)
+    if (repeated !== undefined) {
+      const line = text.slice(0, repeated).split('\n').length
+      throw new SyntaxError(`Map keys must be unique at line ${line}`)
+    }
     return document.toJS({ maxAliasCount: 100 })
   } catch (cause) {
     const reason = cause instanceof Error ? firstLine(cause.message) : 'unreadable'
     throw new PolicyError('policy-not-yaml', where, '', `is not YAML: ${reason}`, { cause })
   }
+}
+
+/** Where in the text a key stands that its map has already; undefined where there is none. Merge keys may come again. */
+function findRepeatedKey(document: Document.Parsed): number | undefined {
+  let found: number | undefined
+  visit(document, {
+    Map(_, { items }) {
+      const keys = new Set<unknown>()
+      for (const { key } of items) {
+        if (!isScalar(key) || key.value === '<<') continue
+        if (keys.has(key.value)) {
+          found = key.range?.[0] ?? 0
+          return visit.BREAK
+        }
+        keys.add(key.value)
+      }
+      return undefined
+    },
+  })
+  return found
 }
 
 function firstLine(message: string): string {
