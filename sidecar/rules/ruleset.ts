@@ -70,6 +70,12 @@ const SKIP_QUEUE = [
 /** A packet that conntrack cannot place has no connection whose mark could be trusted. */
 const DROP_INVALID = '-m conntrack --ctstate INVALID -j DROP'
 
+/**
+ * IPv6 lets any program send from an address that is not its Pod's (IP_FREEBIND). Whoever judges by addresses would take
+ * the datagram for another Pod's. ICMPv6 is left out: neighbour discovery and MLD begin without an address.
+ */
+const dropForeignSource = (family: Family): string => `! -p ${icmp(family)} -m addrtype ! --src-type LOCAL -j DROP`
+
 /** Without `--queue-bypass`: where no sidecar listens, packets are dropped. */
 function queueRules(options: RulesetOptions): string[] {
   return [
@@ -105,6 +111,7 @@ function mangleChains(options: RulesetOptions): Chain[] {
         CLEAR_PACKET_MARK,
         DROP_STRAY_RESET,
         ...SKIP_QUEUE,
+        dropForeignSource(options.family),
         // REJECT's own reset shares the refused SYN's unconfirmed conntrack entry, and nf_queue drops such a packet.
         '-p tcp -m tcp --tcp-flags RST RST -j RETURN',
         DROP_INVALID,
