@@ -14,9 +14,16 @@ const NODE = [process.execPath, '--no-warnings', '--disable-sigusr1', '--max-sem
 
 /**
  * The installation's settings for the lab: the sidecar of this checkout, policies from a directory of the run.
- * `podNetworks` are CIDRs of Pods outside of the usual private ranges.
+ * `podNetworks` are CIDRs of Pods outside of the usual private ranges; `bundle` is a folder that `npm run build` made,
+ * whose sidecar is taken in place of the sources.
  */
-export function labInjectionSettings(policyDirectory: string, podNetworks: readonly string[] = []): InjectionSettings {
+export function labInjectionSettings(
+  policyDirectory: string,
+  podNetworks: readonly string[] = [],
+  bundle?: string,
+): InjectionSettings {
+  const program = (name: 'init' | 'main'): string =>
+    bundle === undefined ? join(CHECKOUT, 'sidecar', `${name}.ts`) : join(bundle, 'sidecar', `${name}.js`)
   return {
     ...DEFAULT_INJECTION_SETTINGS,
     image: 'synguard-sidecar:lab',
@@ -26,8 +33,8 @@ export function labInjectionSettings(policyDirectory: string, podNetworks: reado
     clusterNetworks: [...DEFAULT_INJECTION_SETTINGS.clusterNetworks, ...podNetworks],
     policySource: { kind: 'directory', hostPath: policyDirectory },
     command: {
-      init: [...NODE, join(CHECKOUT, 'sidecar', 'init.ts')],
-      sidecar: [...NODE, join(CHECKOUT, 'sidecar', 'main.ts')],
+      init: [...NODE, program('init')],
+      sidecar: [...NODE, program('main')],
     },
   }
 }

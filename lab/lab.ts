@@ -19,6 +19,8 @@ export interface LabOptions {
   readonly mtuBytes?: number
   /** CIDRs of Pods whose addresses lie outside of the private ranges. */
   readonly podNetworks?: readonly string[]
+  /** A folder that `npm run build` made: sidecars run from it, in place of the sources. Containers must see it. */
+  readonly bundle?: string
   /** Of the issuer's WITs, where not its default. */
   readonly witLifetimeSeconds?: number
   /** Hears what the lab is doing, a line each. */
@@ -105,7 +107,7 @@ export async function createLab(options: LabOptions = {}): Promise<Lab> {
 }
 
 async function assembleLab(run: Run, options: LabOptions): Promise<Lab> {
-  const { mtuBytes, podNetworks, witLifetimeSeconds, onProgress = () => undefined } = options
+  const { mtuBytes, podNetworks, bundle, witLifetimeSeconds, onProgress = () => undefined } = options
   chmodSync(run.directory, 0o755) // containers' users reach their bind mounts through it
   const rootMountPoint = join(run.directory, 'root')
   const policyDirectory = join(run.directory, 'policies')
@@ -115,7 +117,7 @@ async function assembleLab(run: Run, options: LabOptions): Promise<Lab> {
   const network = await createNetwork({ runId: run.id, ...(mtuBytes !== undefined && { mtuBytes }) })
   const node = startAgent(network.node, rootMountPoint, 'the node')
   const external = startAgent(network.external, rootMountPoint, 'the outside')
-  const injection = labInjectionSettings(policyDirectory, podNetworks)
+  const injection = labInjectionSettings(policyDirectory, podNetworks, bundle)
   const controlPlane = await startControlPlane(network.node, run.directory, injection, witLifetimeSeconds)
   await controlPlane.put('Node', nodeObject())
 
