@@ -31,6 +31,8 @@ export function parseNetworkPolicies(text: string, fileName: string, options: Pa
     version: '1.1',
     // Its own check compares each key of a map with all before it: minutes for a file of a few megabytes.
     uniqueKeys: false,
+    // Each error would quote its line, and one line may be the whole file with an error at each of its items.
+    prettyErrors: false,
     // kubectl's reader has neither sexagesimal numbers (`1:30`) nor timestamps.
     customTags: (tags) =>
       tags.filter((tag) => typeof tag === 'string' || (tag.format !== 'TIME' && !tag.tag.endsWith(':timestamp'))),
@@ -54,19 +56,21 @@ export function parseNetworkPolicies(text: string, fileName: string, options: Pa
 function readDocument(document: Document.Parsed, where: string, text: string): unknown {
   const [error] = document.errors
   if (error !== undefined) {
-    throw new PolicyError('policy-not-yaml', where, '', `is not YAML: ${firstLine(error.message)}`)
+    throw new PolicyError('policy-not-yaml', where, '', `is not YAML: ${error.message}${placeIn(text, error.pos[0])}`)
   }
   try {
     const repeated = findRepeatedKey(document)
-    if (repeated !== undefined) {
-      const line = text.slice(0, repeated).split('\n').length
-      throw new SyntaxError(`Map keys must be unique at line ${line}`)
-    }
+    if (repeated !== undefined) throw new SyntaxError(`Map keys must be unique${placeIn(text, repeated)}`)
     return document.toJS({ maxAliasCount: 100 })
   } catch (cause) {
     const reason = cause instanceof Error ? firstLine(cause.message) : 'unreadable'
     throw new PolicyError('policy-not-yaml', where, '', `is not YAML: ${reason}`, { cause })
   }
+}
+
+function placeIn(text: string, offset: number): string {
+  const lines = text.slice(0, offset).split('\n')
+  return ` at line ${lines.length}, column ${(lines.at(-1) ?? '').length + 1}`
 }
 
 /** Where in the text a key stands that its map has already; undefined where there is none. Merge keys may come again. */
