@@ -55,6 +55,7 @@ const SEEDS: readonly Json[] = [
   ...GOLDEN,
   { namespace: SELECTED, review: review(makePod()) },
   { namespace: SELECTED, review: review(GUARDED) },
+  { namespace: SELECTED, review: review(makePod({}, { securityContext: { capabilities: { add: ['CAP_CHOWN'] } } })) },
   {
     namespace: SELECTED,
     review: review(WITH_DEBUGGER, { operation: 'UPDATE', subResource: 'ephemeralcontainers', oldObject: GUARDED }),
@@ -142,6 +143,7 @@ export const admissionTarget = valueTarget({
     'c$i',
     'NET_RAW',
     'CAP_NET_RAW',
+    'CAP_SYS_ADMIN',
     'net_admin',
     'ALL',
     'true',

@@ -73,6 +73,13 @@ export const identityRequestTarget = valueTarget({
       address: '127.0.0.1',
     },
     { token: '$token', header: HEADER, claims: CLAIMS, edits: [], address: '10.0.0.1' },
+    {
+      token: '$token',
+      header: HEADER,
+      claims: { ...(CLAIMS as object), tkh: 'AAAA' },
+      edits: [],
+      address: '127.0.0.1',
+    },
     { token: 'x.y.z', header: { alg: 'none' }, claims: CLAIMS, edits: [], address: '' },
     { body: { token: 'a', proof: 'b.c.d' }, address: '127.0.0.1' },
     { stream: { bundle: [KEY.kid], addresses: ['10.0.0.1', 'fd00::1'] } },
@@ -97,6 +104,8 @@ export const identityRequestTarget = valueTarget({
       Buffer.from(JSON.stringify(fill(claims ?? null))),
     )
     const proof = applyEdits(signed, edits)
-    return checkIdentity({ token: fill(token ?? null), proof }, proof === signed, from)
+    const { tkh, aud } = isObject(claims ?? null) ? (fill(claims ?? null) as { [key: string]: Json }) : {}
+    const isIntact = proof === signed && tkh === HASH && aud === 'synguard'
+    return checkIdentity({ token: fill(token ?? null), proof }, isIntact, from)
   },
 })

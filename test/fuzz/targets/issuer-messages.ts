@@ -65,6 +65,11 @@ function judge(entry: DirectoryEntry): void {
         ? entry.ports.flatMap(({ backends }) => backends.flatMap(({ pod }) => pod ?? []))
         : []
   for (const pod of pods.slice(0, 8)) {
+    const labels = [...Object.values(pod.labels), ...Object.values(pod.namespaceLabels)]
+    hold(
+      labels.every((label) => typeof label === 'string'),
+      'labels are texts',
+    )
     const peer = { kind: 'attested', pod, address: pod.addresses[0] ?? '10.0.0.1' } as const
     for (const subject of [pod, ...PODS.slice(0, 1)]) {
       const compiled = compile([POLICY], subject)

@@ -70,6 +70,53 @@ function queuedOf(buffer: Uint8Array, at: number, end: number) {
   return { result, packet: { ...packet, payloadOffset: packet.payloadOffset - at } }
 }
 
+interface PlainAttribute {
+  readonly type: number
+  readonly data: Uint8Array
+}
+
+/** struct nlattr after struct nlattr, read with nothing of the product. */
+function plainAttributes(bytes: Uint8Array): PlainAttribute[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length)
+  const found: PlainAttribute[] = []
+  for (let at = 0; at + 4 <= bytes.length; ) {
+    const length = view.getUint16(at, true)
+    if (length < 4 || at + length > bytes.length) break
+    found.push({ type: view.getUint16(at + 2, true) & 0x3fff, data: bytes.subarray(at + 4, at + length) })
+    at += Math.ceil(length / 4) * 4
+  }
+  return found
+}
+
+function plainFind(attributes: readonly PlainAttribute[], type: number): PlainAttribute[] {
+  const found = attributes.find((attribute) => attribute.type === type)
+  return found === undefined ? [] : plainAttributes(found.data)
+}
+
+/** Nothing that was decoded came from behind the attribute that it was in. */
+function holdAttributes(message: Uint8Array): void {
+  const attributes = plainAttributes(message.subarray(20))
+  const queued = createQueuedPacket()
+  if (decodeQueued(message, 0, message.length, queued) === 'ok') {
+    const headers = attributes.filter(({ type }) => type === 1)
+    hold(
+      headers.every(({ data }) => data.length >= 7),
+      'a packet header is whole',
+    )
+  }
+  const flow = decodeFlow(message, 0, message.length)
+  if (flow === undefined) return
+  // The last tuple of a kind counts, the first address in it.
+  const tuple = plainAttributes(attributes.findLast(({ type }) => type === 1)?.data ?? new Uint8Array(0))
+  const addresses = plainFind(tuple, 1)
+  const source = addresses.find(({ type }) => type === (flow.original.family === 4 ? 1 : 3))
+  hold((source?.data.length ?? 0) >= flow.original.source.length, 'an address is whole')
+  hold(
+    isDeepStrictEqual(source?.data.slice(0, flow.original.source.length), flow.original.source),
+    'an address is its own',
+  )
+}
+
 function holdOutside(input: Uint8Array): void {
   const alone = decodeAll(input, 0, input.length)
   for (const [canary, start] of [
@@ -184,6 +231,7 @@ export const netlinkTarget = bytesTarget({
     for (const message of messagesOf(datagram)) {
       holdOutside(message)
       holdVerdict(message)
+      holdAttributes(message)
       if (holdFlow(message)) kinds.add('flow')
       const { message: whole, bytes: _, next: __, queued, ...others } = decodeAll(message, 0, message.length)
       if (whole !== undefined) holdRoundTrip(whole)

@@ -86,6 +86,13 @@ function holdCanary(bytes: Uint8Array, result: string, packet: Packet): void {
   }
 }
 
+/** A whole UDP datagram is all there: its own length field says no more than what is carried. */
+function holdDatagram(bytes: Uint8Array, packet: Packet): void {
+  if (packet.protocol !== 17 || packet.fragment !== 'none') return
+  const stated = ((bytes[packet.headerBytes + 4] ?? 0) << 8) | (bytes[packet.headerBytes + 5] ?? 0)
+  hold(packet.payloadBytes + 8 === stated, 'a datagram carries what its length says')
+}
+
 function holdChecksums(bytes: Uint8Array, packet: Packet): void {
   if (packet.family === 4) {
     const isRight = plainChecksum([bytes.slice(0, packet.headerBytes)]) === 0
@@ -175,6 +182,7 @@ export const packetTarget = bytesTarget({
     if (result !== 'ok') return result
     holdInside(bytes, packet)
     holdChecksums(bytes, packet)
+    holdDatagram(bytes, packet)
     const mss = readMss(bytes, packet)
     hold(mss >= 0 && mss <= 65_535, 'an MSS has 16 bits')
     holdAnswer(bytes, packet)

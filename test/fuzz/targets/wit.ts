@@ -3,7 +3,7 @@ import { deflateRawSync } from 'node:zlib'
 import { trustBundle } from '../../../certs/authority.ts'
 import { encodeClaims, parseClaims } from '../../../certs/claims.ts'
 import { WitError } from '../../../certs/errors.ts'
-import { WIT_PARTS_BYTES } from '../../../certs/limits.ts'
+import { WIT_INFLATED_BYTES, WIT_PARTS_BYTES } from '../../../certs/limits.ts'
 import { verifyWit } from '../../../certs/wit.ts'
 import { decodeWitParts, joinWitParts, witPartsBytes } from '../../../certs/wit-parts.ts'
 import { createFrame, decodeFrame, encodeSynAckFrame, encodeWitSection } from '../../../sidecar/handshake/frame.ts'
@@ -91,6 +91,8 @@ export const witTarget = valueTarget({
     } catch (error) {
       if (!(error instanceof WitError)) throw error
       hold(error.message.length < 8_192, 'an error message is short')
+      const isBomb = Buffer.byteLength(json) > WIT_INFLATED_BYTES
+      hold(!isBomb || error.code !== 'wit-claims', 'claims are not read of a payload that inflates beyond the bound')
       return error.code
     }
   },
