@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Makes this machine ready for `npm run demo` and `npm test`: root, and the system packages that both use.
+# Makes this machine ready for `npm run demo` and `npm test`: root, and the system packages that both use. With the
+# argument `haproxy` for the mutual-TLS pair of `npm run bench` too.
 # Prints nothing when all is there; exits 2 with one line when it cannot help.
 set -euo pipefail
 
@@ -18,6 +19,10 @@ need gcc gcc
 need modprobe kmod
 [ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
 ldconfig -p | grep -q 'libatomic\.so\.1' || missing+=(libatomic1)
+if [ "${1:-}" = haproxy ]; then
+  need haproxy haproxy
+  need openssl openssl
+fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 
 if ! command -v apt-get >/dev/null 2>&1; then
@@ -28,3 +33,6 @@ echo "synguard: installing ${missing[*]}" >&2
 export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq >&2
 apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+
+# Debian starts what it installs; nobody asked for a proxy on this machine.
+case " ${missing[*]} " in *' haproxy '*) systemctl disable --now haproxy >/dev/null 2>&1 || true ;; esac

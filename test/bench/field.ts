@@ -123,7 +123,7 @@ export async function createField(
     }
     if (name === 'plain') return pair
     if (name === 'synguard') return { ...pair, sidecars: { client: sidecarPid(client), server: sidecarPid(server) } }
-    if (name === 'mtls') return { ...pair, ...(await startMutualTls(client, server, folder)) }
+    if (name === 'mtls') return { ...pair, ...(await startMutualTls(client, server, load, folder)) }
     const program = await compile('accept-only', folder)
     const [atClient, atServer] = [
       await startAcceptOnly(client, program, bundle),

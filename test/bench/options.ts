@@ -25,7 +25,7 @@ export const HELP = `Measures connection set-up and bulk transfer, rounds interl
   --rounds N            default 7
   --connections N       for each variant and round at parallel 64, default 8000; a quarter of it at parallel 1
   --first-contacts N    Pods that the server never met, default 20
-  --variants LIST       of the names above, comma separated
+  --variants LIST       of the names above, comma separated; default all
   --help                this text
 
 Progress goes to standard error. Ends with 0; 1 where a connection failed; 2 without root or for a wrong option.
@@ -60,7 +60,7 @@ export function parseOptions(args: readonly string[]): BenchOptions | undefined 
         rounds: { type: 'string', default: '7' },
         connections: { type: 'string', default: '8000' },
         'first-contacts': { type: 'string', default: '20' },
-        variants: { type: 'string', default: 'plain,accept-only,synguard' },
+        variants: { type: 'string', default: VARIANTS.join(',') },
       },
     }).values
   } catch (error) {

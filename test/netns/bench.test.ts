@@ -1,0 +1,97 @@
+import { execFile } from 'node:child_process'
+import { readdirSync } from 'node:fs'
+import { join, resolve } from 'node:path'
+import { promisify } from 'node:util'
+import { beforeAll, describe, expect, it } from '@jest/globals'
+import { VARIANTS } from '../bench/options.ts'
+
+const CHECKOUT = resolve(import.meta.dirname, '../..')
+const BENCH = join(CHECKOUT, 'test/bench/bench.ts')
+const run = promisify(execFile)
+
+const bench = async (...args: readonly string[]) =>
+  await run(process.execPath, ['--no-warnings', BENCH, ...args], { timeout: 150_000 })
+
+const runsOf = (folder: string) => readdirSync(folder).filter((name) => name.startsWith('synguard-lab-'))
+
+interface Load {
+  readonly failed: number
+  readonly queuedPerConnection: number
+}
+
+interface Output {
+  readonly [field: string]: unknown
+  readonly variants: readonly { readonly name: string; readonly parallel1: Load; readonly parallel64: Load }[]
+}
+
+describe('the bench with few connections', () => {
+  let output: Output
+  let remains: readonly string[]
+
+  beforeAll(async () => {
+    const before = runsOf('/var/tmp')
+    const { stdout } = await bench('--json', '--rounds', '2', '--connections', '200', '--first-contacts', '2')
+    output = JSON.parse(stdout)
+    remains = runsOf('/var/tmp').filter((name) => !before.includes(name))
+  }, 160_000)
+
+  it('measures every variant, and every connection of each succeeds', () => {
+    expect(output.variants.map(({ name }) => name)).toEqual(VARIANTS)
+    for (const { parallel1, parallel64 } of output.variants) {
+      expect([parallel1.failed, parallel64.failed]).toEqual([0, 0])
+    }
+    expect(output.failedConnections).toBe(0)
+  })
+
+  it('prints a positive number for every figure that a program may ask for', () => {
+    const figures = [
+      ...['latencyRatio', 'rateRatio', 'p99Ratio', 'plainLatencyRatio', 'mtlsLatencyRatio', 'mtlsRateRatio'],
+      ...['bulkRatio', 'queuedPerConnection', 'firstContactMicroseconds', 'rssMegabytes'],
+    ]
+    for (const name of figures) expect([name, Number(output[name]) > 0]).toEqual([name, true])
+  })
+
+  it('gives each ratio the spread of its rounds, with the median inside', () => {
+    const spreads = Object.entries(output.spreads as Record<string, Record<'median' | 'minimum' | 'maximum', number>>)
+    expect(spreads.length).toBeGreaterThanOrEqual(7)
+    for (const [name, { minimum, median, maximum }] of spreads) {
+      expect([name, minimum <= median && median <= maximum]).toEqual([name, true])
+      if (name in output) expect([name, output[name]]).toEqual([name, median])
+    }
+  })
+
+  it('has the yardstick queue the handshake, and plain TCP and mutual TLS nothing', () => {
+    const queued = Object.fromEntries(
+      output.variants.map(({ name, parallel1 }) => [name, parallel1.queuedPerConnection]),
+    )
+    expect([queued.plain, queued.mtls]).toEqual([0, 0])
+    // SYN and SYN-ACK at both ends, and the ACK at the server.
+    expect(queued['accept-only']).toBeGreaterThanOrEqual(5)
+    expect(queued.synguard).toBeGreaterThanOrEqual(5)
+  })
+
+  it('leaves no file behind', () => {
+    expect(remains).toEqual([])
+  })
+})
+
+describe('what the bench cannot do is one line', () => {
+  it('without root, with status 2', async () => {
+    // The files of a checkout may be unreadable for others: root's own process gives its user id up.
+    const script = `process.setuid(65534); process.argv[1] = ${JSON.stringify(BENCH)}; process.getuid()`
+    const asNobody = `data:text/javascript,${encodeURIComponent(script)}`
+    const failed = run(process.execPath, ['--no-warnings', '--import', asNobody, BENCH, '--json'])
+    await expect(failed).rejects.toMatchObject({
+      code: 2,
+      stdout: '',
+      stderr: expect.stringMatching(/^bench: needs root.*\n$/),
+    })
+  })
+
+  it('of a wrong option, with status 2', async () => {
+    await expect(bench('--rounds', 'few')).rejects.toMatchObject({
+      code: 2,
+      stderr: 'bench: --rounds few: a whole number from 1 on\n',
+    })
+  })
+})
