@@ -69,6 +69,8 @@ export const METRICS = {
   ),
   identity_expiry_timestamp_seconds: gauge('When the own identity expires, in seconds since 1970.'),
   stream_connected: gauge('1 while the issuer stream is connected, else 0.'),
+  memory_limit_bytes: gauge("Memory limit of the sidecar's container; 0 where it has none."),
+  cpu_limit_cores: gauge("CPU limit of the sidecar's container, in cores; 0 where it has none."),
   mode: gauge('1 for the mode in force, 0 for the others.', 'mode'),
   ready: gauge('1 while every readiness condition holds, else 0.'),
   condition: gauge('1 while this readiness condition holds, else 0.', 'condition'),

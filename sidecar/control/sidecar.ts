@@ -16,6 +16,7 @@ import { authenticateRequest, createIdentityClient, type OwnIdentity } from './i
 import { openIdentityTable } from './identity-table.ts'
 import { createIssuerHttp } from './issuer-http.ts'
 import { parseTrustBundle } from './issuer-messages.ts'
+import { readLimits, warnOfLimits } from './limits.ts'
 import { createLog } from './log.ts'
 import { createMetrics } from './metrics.ts'
 import { createPeersClient } from './peers-client.ts'
@@ -46,6 +47,10 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
   })
   const logRefusal = createRefusalLog(log)
   const metrics = createMetrics()
+  const limits = readLimits()
+  warnOfLimits(limits, log)
+  metrics.byName.memory_limit_bytes.set(limits.memoryBytes ?? 0)
+  metrics.byName.cpu_limit_cores.set(limits.cpuCores ?? 0)
   const now = Date.now
   const random = Math.random
 
