@@ -4,6 +4,8 @@
  *   load server PORT                              echo on PORT, sink on PORT+1, until its standard input ends
  *   load connect ADDRESS PORT COUNT PARALLEL      COUNT connections, PARALLEL at a time: connect, send a byte, wait for
  *                                                 its echo, close by reset
+ *   load connect ADDRESS PORT COUNT PARALLEL each also prints a line for each connection that failed, took over 1 s or
+ *                                                 never ended: when it began (milliseconds since 1970), its local port
  *   load bulk ADDRESS PORT SECONDS                one connection to a sink, as fast as it goes
  *
  * connect and bulk print one JSON object; times are in microseconds.
@@ -117,8 +119,19 @@ static int local_port(int fd) {
   return getsockname(fd, (void *)&a, &length) ? 0 : ntohs(a.sin6_port);
 }
 
-static int connect_many(const char *address, int port, int count, int parallel) {
+/* One line for one connection; `error` is null for one that succeeded late. */
+static void tell(int each, const char *what, double begun, int local, const char *error) {
+  struct timespec t;
+  double took = now() - begun;
+  if (!each) return;
+  clock_gettime(CLOCK_REALTIME, &t);
+  printf("{\"event\":\"%s\",\"begunAtMs\":%.0f,\"microseconds\":%.0f,\"localPort\":%d,\"error\":\"%s\"}\n", what,
+         t.tv_sec * 1e3 + t.tv_nsec / 1e6 - took / 1e3, took, local, error ? error : "");
+}
+
+static int connect_many(const char *address, int port, int count, int parallel, int each) {
   static double begun[MAXIMUM_FDS];
+  static int ports[MAXIMUM_FDS];
   static unsigned char connected[MAXIMUM_FDS], busy[MAXIMUM_FDS];
   struct sockaddr_storage to;
   socklen_t length = parse(address, port, &to);
@@ -140,12 +153,16 @@ static int connect_many(const char *address, int port, int count, int parallel) 
       connected[fd] = 0;
       busy[fd] = 1;
       if (connect(fd, (void *)&to, length) && errno != EINPROGRESS) {
-        if (!first_error) first_error = errno;
+        int error = errno;
+        if (!first_error) first_error = error;
+        tell(each, "failure", begun[fd], local_port(fd), strerror(error));
         failed++;
         done++;
         busy[fd] = 0;
         close(fd);
       } else {
+        // A socket whose connection failed no longer says which port it had.
+        if (each) ports[fd] = local_port(fd);
         epoll_ctl(e, EPOLL_CTL_ADD, fd, &event);
       }
       started++;
@@ -165,19 +182,26 @@ static int connect_many(const char *address, int port, int count, int parallel) 
           epoll_ctl(e, EPOLL_CTL_MOD, fd, &event);
           continue;
         }
-        if (!first_error) first_error = error ? error : errno;
+        if (!error) error = errno;
+        if (!first_error) first_error = error;
+        tell(each, "failure", begun[fd], ports[fd], strerror(error));
         failed++;
         slowest_port = local_port(fd);
         slowest = 1e18;
       } else if (read(fd, buffer, sizeof buffer) == 1) {
         echo[echoes++] = took;
-        if (took > STALL_MICROSECONDS) stalls++;
+        if (took > STALL_MICROSECONDS) {
+          stalls++;
+          tell(each, "stall", begun[fd], ports[fd], 0);
+        }
         if (took > slowest) {
           slowest = took;
           slowest_port = local_port(fd);
         }
       } else {
-        if (!first_error) first_error = errno;
+        int error = errno;
+        if (!first_error) first_error = error;
+        tell(each, "failure", begun[fd], ports[fd], error ? strerror(error) : "closed");
         failed++;
         slowest_port = local_port(fd);
         slowest = 1e18;
@@ -188,7 +212,10 @@ static int connect_many(const char *address, int port, int count, int parallel) 
     }
   }
   for (int fd = 0; fd < MAXIMUM_FDS && done < count; fd++)
-    if (busy[fd]) slowest_port = local_port(fd);
+    if (busy[fd]) {
+      slowest_port = local_port(fd);
+      tell(each, "unfinished", begun[fd], ports[fd], 0);
+    }
   double seconds = (now() - start) / 1e6;
   qsort(echo, echoes, sizeof *echo, ascending);
   qsort(set_up, set_ups, sizeof *set_up, ascending);
@@ -219,9 +246,9 @@ static int bulk(const char *address, int port, double seconds) {
 
 int main(int count, char **arguments) {
   if (count == 3 && !strcmp(arguments[1], "server")) return serve(atoi(arguments[2]));
-  if (count == 6 && !strcmp(arguments[1], "connect"))
-    return connect_many(arguments[2], atoi(arguments[3]), atoi(arguments[4]), atoi(arguments[5]));
+  if ((count == 6 || (count == 7 && !strcmp(arguments[6], "each"))) && !strcmp(arguments[1], "connect"))
+    return connect_many(arguments[2], atoi(arguments[3]), atoi(arguments[4]), atoi(arguments[5]), count == 7);
   if (count == 5 && !strcmp(arguments[1], "bulk")) return bulk(arguments[2], atoi(arguments[3]), atof(arguments[4]));
-  fprintf(stderr, "usage: load server PORT | connect ADDRESS PORT COUNT PARALLEL | bulk ADDRESS PORT SECONDS\n");
+  fprintf(stderr, "usage: load server PORT | connect ADDRESS PORT COUNT PARALLEL [each] | bulk ADDRESS PORT SECONDS\n");
   return 2;
 }
