@@ -15,9 +15,10 @@ const say = (line: string): void => void process.stderr.write(`bench: ${line}\n`
 async function measureFirstContacts(field: Field, count: number): Promise<FirstContact[]> {
   const variant = field.variants.find(({ name }) => name === 'synguard')
   const contacts: FirstContact[] = []
-  if (variant === undefined || count === 0) return contacts
+  if (variant === undefined || field.trainer === undefined || count === 0) return contacts
   say(`first contacts of ${count} new Pods`)
-  for (let index = 0; index < count; index++) contacts.push(await measureFirstContact(field, variant, index))
+  for (let index = 0; index < count; index++)
+    contacts.push(await measureFirstContact(field, variant, field.trainer, index))
   return contacts
 }
 

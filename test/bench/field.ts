@@ -27,6 +27,8 @@ export interface Variant {
 export interface Field {
   readonly variants: readonly Variant[]
   readonly load: string
+  /** A second guarded server, where a new Pod's sidecar can warm up without meeting the first one. */
+  readonly trainer?: RunningPod
   /** Runs one more guarded Pod, which the server never met. */
   runGuarded(name: string): Promise<RunningPod>
   stopGuarded(name: string): Promise<void>
@@ -109,12 +111,15 @@ export async function createField(
   await lab.putNamespace({ metadata: { name: 'plain', labels: {} } })
   putPolicies(lab)
 
+  const serve = async (pod: RunningPod): Promise<RunningPod> => {
+    await startInside(pod, load, 'server', String(ECHO_PORT))
+    return pod
+  }
   const make = async (name: VariantName): Promise<Variant> => {
     say(`starting ${name}`)
     const [namespace, prefix] = name === 'synguard' ? ['guarded', ''] : ['plain', `${name}-`]
     const client = await runPod(lab, namespace, `${prefix}client`, 'client')
-    const server = await runPod(lab, namespace, `${prefix}server`, 'server')
-    await startInside(server, load, 'server', String(ECHO_PORT))
+    const server = await serve(await runPod(lab, namespace, `${prefix}server`, 'server'))
     const pair = {
       name,
       server,
@@ -133,9 +138,11 @@ export async function createField(
   }
   const variants: Variant[] = []
   for (const name of names) variants.push(await make(name))
+  const isGuarded = names.includes('synguard')
   return {
     variants,
     load,
+    ...(isGuarded && { trainer: await serve(await runPod(lab, 'guarded', 'trainer', 'server')) }),
     runGuarded: (name) => runPod(lab, 'guarded', name, 'client'),
     stopGuarded: (name) => lab.stopPod(`guarded/${name}`),
   }

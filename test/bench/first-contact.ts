@@ -7,13 +7,18 @@ import type { RunningPod } from '../../lab/pod.ts'
 import type { Field, Variant } from './field.ts'
 import { connect } from './load.ts'
 
+/** From connect() to the echo of the first byte, in microseconds, each by a program as new. */
 export interface FirstContact {
-  /** From connect() to the echo of the first byte, in microseconds. */
+  /** A new Pod's first connection of all: its sidecar has done none of this before. */
+  readonly fresh: number
+  /** The first connection of two Pods whose sidecars are both in use. */
   readonly first: number
-  /** The same for the pair's next connection, by a process as new. */
+  /** The next one of the same two. */
   readonly next: number
 }
 
+/** After so many connections the code that packets pass is compiled. */
+const TRAINING_CONNECTIONS = 1_000
 /** Once ready, a Pod's sidecar still has a few things to do; nobody's first connection waits for those. */
 const SETTLE_MILLISECONDS = 300
 
@@ -43,20 +48,28 @@ async function introduce(a: RunningPod, b: RunningPod): Promise<void> {
   }
 }
 
-/** Runs a new Pod, connects twice, and stops it; `index` names it. */
-export async function measureFirstContact(field: Field, variant: Variant, index: number): Promise<FirstContact> {
+/** Runs a new Pod, named by `index`: it meets the trainer, warms up there, meets the variant's server, and stops. */
+export async function measureFirstContact(
+  { load, runGuarded, stopGuarded }: Field,
+  variant: Variant,
+  trainer: RunningPod,
+  index: number,
+): Promise<FirstContact> {
   const name = `fresh-${index}`
-  const client = await field.runGuarded(name)
+  const client = await runGuarded(name)
+  const timed = async (server: RunningPod, count = 1): Promise<number> => {
+    const target = { client, address: server.network.addresses[0] ?? '', port: variant.target.port }
+    const { succeeded, echoP50, firstError } = await connect(load, target, count, 1)
+    if (succeeded !== count) throw new Error(`a first contact failed: ${firstError}`)
+    return echoP50
+  }
   try {
-    await introduce(client, variant.server)
+    for (const server of [trainer, variant.server]) await introduce(client, server)
     await new Promise((settled) => setTimeout(settled, SETTLE_MILLISECONDS))
-    const once = async () => {
-      const { succeeded, echoP50, firstError } = await connect(field.load, { ...variant.target, client }, 1, 1)
-      if (succeeded !== 1) throw new Error(`a first contact failed: ${firstError}`)
-      return echoP50
-    }
-    return { first: await once(), next: await once() }
+    const fresh = await timed(trainer)
+    await timed(trainer, TRAINING_CONNECTIONS)
+    return { fresh, first: await timed(variant.server), next: await timed(variant.server) }
   } finally {
-    await field.stopGuarded(name)
+    await stopGuarded(name)
   }
 }

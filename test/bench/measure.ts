@@ -62,6 +62,9 @@ export async function warmUp(field: Field, options: BenchOptions): Promise<void>
     for (const parallel of PARALLEL) {
       await connect(field.load, variant.target, connectionsOf(variant, options, parallel), parallel)
     }
+    if (variant.name !== 'synguard' || field.trainer === undefined) continue
+    const trainer = { ...variant.target, address: field.trainer.network.addresses[0] ?? '' }
+    await connect(field.load, trainer, connectionsOf(variant, options, 64), 64)
   }
 }
 

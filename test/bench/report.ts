@@ -31,6 +31,7 @@ export function toJson(results: Results): object {
     queuedPerConnection: queuedPerConnection(results, 'synguard') ?? null,
     queuedPerConnectionAcceptOnly: queuedPerConnection(results, 'accept-only') ?? null,
     firstContactMicroseconds: results.firstContact?.first.median ?? null,
+    newPodMicroseconds: results.firstContact?.fresh.median ?? null,
     rssMegabytes: rssMegabytes(results, 'synguard') ?? null,
     failedConnections: failedConnections(results),
     rounds: results.rounds,
@@ -105,9 +106,17 @@ export function toText(results: Results): string {
     parts.push('', formatTable([["Synguard's ratios, round by round", 'median', 'min', 'max'], ...ratios]))
   }
   if (results.firstContact !== undefined) {
-    const { first, next, count } = results.firstContact
-    const words = `first contact ${text(first.median)} us (${text(first.minimum)} to ${text(first.maximum)})`
-    parts.push('', `${words}, the same pair's next connection ${text(next.median)} us; medians of ${count} new Pods`)
+    const { fresh, first, next, count } = results.firstContact
+    const words = ({ median, minimum, maximum }: Spread): string[] => [text(median), text(minimum), text(maximum)]
+    parts.push(
+      '',
+      formatTable([
+        [`First contact, us to the echo, ${count} Pods`, 'median', 'min', 'max'],
+        ['a pair that never met, both sidecars in use', ...words(first)],
+        ['a new Pod, its very first connection', ...words(fresh)],
+        ['a known pair, also one connection by a new program', ...words(next)],
+      ]),
+    )
   }
   const failed = failedConnections(results)
   if (failed > 0) parts.push('', `${failed} connections FAILED`)

@@ -45,7 +45,7 @@ export interface Results {
   readonly variants: readonly VariantSummary[]
   /** Those whose variants were measured. */
   readonly ratios: Readonly<Partial<Record<RatioName, Spread>>>
-  readonly firstContact?: { readonly first: Spread; readonly next: Spread; readonly count: number }
+  readonly firstContact?: { readonly [kind in keyof FirstContact]: Spread } & { readonly count: number }
 }
 
 function summarizeLoad(rounds: readonly Round[], name: VariantName, parallel: Parallel): LoadSummary {
@@ -104,6 +104,7 @@ export function summarize(
     ratios: ratiosOf(rounds),
     ...(firstContacts.length > 0 && {
       firstContact: {
+        fresh: spreadOf(firstContacts.map(({ fresh }) => fresh)),
         first: spreadOf(firstContacts.map(({ first }) => first)),
         next: spreadOf(firstContacts.map(({ next }) => next)),
         count: firstContacts.length,
