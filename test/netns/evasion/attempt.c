@@ -11,6 +11,7 @@
  *   userns 1         in a user namespace of its own, where it has every capability
  *   fastopen 1|2     data on the SYN by MSG_FASTOPEN, or by TCP_FASTOPEN_CONNECT
  *   via ADDRESS      a source route over this hop: an IPv4 option, or a segment routing header of IPv6
+ *   released 1       with `via`, datagrams: first one to the hop itself, so that the flow to it is released
  *   header hop|destination   an IPv6 extension header with padding
  */
 #define _GNU_SOURCE
@@ -133,7 +134,7 @@ static int serve(void) {
 
 struct attempt {
   const char *protocol, *device, *via, *header, *source;
-  int uid, bytes, source_port, userns, fastopen;
+  int uid, bytes, source_port, userns, fastopen, released;
   unsigned mark;
 };
 
@@ -162,6 +163,13 @@ static void prepare(int s, const struct attempt *a, const struct sockaddr_storag
   if (a->header) {
     int name = strcmp(a->header, "hop") ? IPV6_DSTOPTS : IPV6_HOPOPTS;
     if (setsockopt(s, IPPROTO_IPV6, name, padding, sizeof padding)) finish(name == IPV6_DSTOPTS ? "IPV6_DSTOPTS" : "IPV6_HOPOPTS");
+  }
+  if (a->released) {
+    struct sockaddr_storage hop;
+    socklen_t length = parse(a->via, ntohs(((struct sockaddr_in *)to)->sin_port), &hop);
+    if (sendto(s, "first", 5, 0, (void *)&hop, length) < 0) finish("sendto");
+    usleep(300000);
+    recv(s, padding, 1, MSG_DONTWAIT); /* an ICMP error of the hop, which has no such port */
   }
   if (a->via) set_route(s, a, to);
   if (a->source || a->source_port) {
@@ -274,6 +282,7 @@ int main(int count, char **arguments) {
     else if (!strcmp(name, "sourceport")) a.source_port = atoi(value);
     else if (!strcmp(name, "userns")) a.userns = 1;
     else if (!strcmp(name, "fastopen")) a.fastopen = atoi(value);
+    else if (!strcmp(name, "released")) a.released = atoi(value);
     else if (!strcmp(name, "mark")) a.mark = strtoul(value, 0, 0);
     else return 2;
   }

@@ -23,6 +23,8 @@ let target: Server
 /** Isolated by policy: it may reach `friend` alone. `degraded` is the same with NET_RAW, by annotation. */
 let caged: RunningPod
 let degraded: RunningPod
+/** May reach the node's own address alone. */
+let router: RunningPod
 /** Without sidecar: with what the injection leaves a container, and with NET_RAW. */
 let free: RunningPod
 let strong: RunningPod
@@ -32,6 +34,9 @@ beforeAll(async () => {
   field = await createField()
   const egress = [{ to: [{ podSelector: { matchLabels: { app: 'friend' } } }] }]
   for (const app of ['caged', 'degraded']) putPolicy(field.lab, app, { policyTypes: ['Egress'], egress })
+  const hop = [{ to: [{ ipBlock: { cidr: 'fd00:10:244::1/128' } }] }]
+  putPolicy(field.lab, 'router', { policyTypes: ['Egress'], egress: hop })
+  router = await field.runPod('guarded', 'router')
   caged = await field.runPod('guarded', 'caged')
   degraded = await field.runPod('guarded', 'degraded', true)
   friend = await field.serve(await field.runPod('guarded', 'friend'))
@@ -180,6 +185,11 @@ describe('a Pod that keeps NET_RAW by annotation', () => {
 describe('a source route over a hop that would follow it', () => {
   const hop = { 4: '10.244.0.1', 6: 'fd00:10:244::1' } as const
 
+  const forwarded = async (): Promise<number> => {
+    const args = ['netns', 'exec', field.lab.network.node, 'cat', '/proc/net/snmp6']
+    return Number(/^Ip6OutForwDatagrams\s+(\d+)$/m.exec(await runCommand('ip', args))?.[1])
+  }
+
   beforeAll(async () => {
     for (const netns of [field.lab.network.node, target.pod.network.netns]) {
       await field.sysctl(netns, ...['all', 'default'].map((name) => `net.ipv4.conf.${name}.accept_source_route=1`))
@@ -197,10 +207,6 @@ describe('a source route over a hop that would follow it', () => {
   })
 
   it('a segment routing header of IPv6, which needs no capability: the packet does not leave', async () => {
-    const forwarded = async (): Promise<number> => {
-      const args = ['netns', 'exec', field.lab.network.node, 'cat', '/proc/net/snmp6']
-      return Number(/^Ip6OutForwDatagrams\s+(\d+)$/m.exec(await runCommand('ip', args))?.[1])
-    }
     const trick: Trick = { options: { via: hop[6], protocol: 'udp' }, family: 6 }
     const before = await forwarded()
     expect((await attempt(free, trick)).sent).toEqual({ failed: '', errno: '' })
@@ -208,6 +214,17 @@ describe('a source route over a hop that would follow it', () => {
     expect(between).toBeGreaterThan(before)
     await attempt(caged, trick)
     expect(await forwarded()).toBe(between)
+  })
+
+  it('a hop that policy allows, and that routes for everybody, takes datagrams of a released flow further', async () => {
+    const before = await forwarded()
+    await attempt(router, { options: { via: hop[6], protocol: 'udp', released: 1 }, family: 6 })
+    // Not held by the rules: SECURITY.md says so. Linux follows such headers nowhere unless told to.
+    expect(await forwarded()).toBeGreaterThan(before)
+    await field.sysctl(field.lab.network.node, 'net.ipv6.conf.cni0.seg6_enabled=0')
+    const unwilling = await forwarded()
+    await attempt(router, { options: { via: hop[6], protocol: 'udp', released: 1 }, family: 6 })
+    expect(await forwarded()).toBe(unwilling)
   })
 })
 
