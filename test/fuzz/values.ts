@@ -9,6 +9,8 @@ export interface Vocabulary {
   readonly keys: readonly string[]
   readonly valuesOf: ReadonlyMap<string, readonly Json[]>
   readonly texts: readonly string[]
+  /** The texts that the decoder gives a meaning: taken as often as all others together. */
+  readonly words: readonly string[]
 }
 
 const SCALARS: readonly Json[] = [
@@ -82,7 +84,7 @@ export function learnVocabulary(values: readonly Json[], words: readonly string[
   }
   for (const value of values) visit(value)
   for (const key of ['__proto__', 'constructor', 'toString', 'length']) valuesOf.set(key, [...SCALARS])
-  return { keys: [...valuesOf.keys()], valuesOf, texts: [...texts] }
+  return { keys: [...valuesOf.keys()], valuesOf, texts: [...texts], words: words.length > 0 ? words : [...texts] }
 }
 
 function mutateText(text: string, random: Random, vocabulary: Vocabulary): Json {
@@ -90,7 +92,7 @@ function mutateText(text: string, random: Random, vocabulary: Vocabulary): Json 
   const end = Math.min(text.length, at + 1 + random.below(8))
   switch (random.below(7)) {
     case 0:
-      return random.pick(vocabulary.texts)
+      return random.pick(random.oneIn(2) ? vocabulary.words : vocabulary.texts)
     case 1:
       return text.slice(0, at) + random.pick(vocabulary.texts) + text.slice(at)
     case 2:

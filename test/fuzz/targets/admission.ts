@@ -55,7 +55,10 @@ const SEEDS: readonly Json[] = [
   ...GOLDEN,
   { namespace: SELECTED, review: review(makePod()) },
   { namespace: SELECTED, review: review(GUARDED) },
-  { namespace: SELECTED, review: review(makePod({}, { securityContext: { capabilities: { add: ['CAP_CHOWN'] } } })) },
+  {
+    namespace: SELECTED,
+    review: review(makePod({}, { securityContext: { capabilities: { add: ['CAP_NET_RAW', 'cap_sys_admin'] } } })),
+  },
   {
     namespace: SELECTED,
     review: review(WITH_DEBUGGER, { operation: 'UPDATE', subResource: 'ephemeralcontainers', oldObject: GUARDED }),

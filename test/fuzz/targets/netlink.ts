@@ -27,6 +27,7 @@ import {
 } from '../../../sidecar/netlink/queue.ts'
 import { decodeDefaultRoute, decodeInterfaceAddress, decodeLink } from '../../../sidecar/netlink/route.ts'
 import { RECORDED_NAMES, recorded } from '../../unit/netlink/recorded.ts'
+import type { Random } from '../random.ts'
 import { bytesTarget, hold } from '../target.ts'
 
 const TUPLE = { family: 4, protocol: 6, sourcePort: 40_000, destinationPort: 80 } as const
@@ -195,6 +196,31 @@ function* messagesOf(datagram: Uint8Array): Generator<Uint8Array> {
   }
 }
 
+/** The attributes with one changed, at any depth: its data shorter or longer, its type another, twice, or gone. */
+function changeAttribute(attributes: readonly Attribute[], random: Random): readonly Attribute[] {
+  const at = random.below(attributes.length)
+  const attribute = attributes[at]
+  if (attribute === undefined) return attributes
+  const { type, data } = attribute
+  if (!(data instanceof Uint8Array) && !random.oneIn(4)) {
+    return attributes.with(at, { type, data: changeAttribute(data, random) })
+  }
+  switch (random.below(5)) {
+    case 0:
+      return attributes.toSpliced(at, 1)
+    case 1:
+      return attributes.toSpliced(at, 0, attribute)
+    case 2:
+      return attributes.with(at, { type: random.below(24), data })
+    case 3:
+      return attributes.with(at, { type, data: new Uint8Array(random.below(20)).fill(random.below(256)) })
+    default:
+      return data instanceof Uint8Array
+        ? attributes.with(at, { type, data: data.slice(0, random.below(data.length + 1)) })
+        : attributes.with(at, { type, data: data.toReversed() })
+  }
+}
+
 export const netlinkTarget = bytesTarget({
   name: 'netlink',
   about: 'netlink datagrams: queued packets and verdicts, conntrack, sock_diag, routes, rule generation, round trips',
@@ -202,6 +228,11 @@ export const netlinkTarget = bytesTarget({
   batch: 64,
   seeds: [...RECORDED_NAMES.map(recorded), ...REQUESTS, GENERATION],
   repair(bytes, random) {
+    const message = random.oneIn(2) ? decodeMessage(bytes, 0, bytes.length, 4) : undefined
+    // Beside longer attributes that are nested the message may not fit 16 bits: then only its bytes are changed.
+    if (message !== undefined && message.attributes.length > 0 && bytes.length < 8_192) {
+      return encodeMessage({ ...message, attributes: changeAttribute(message.attributes, random) })
+    }
     const out = bytes.slice()
     if (out.length < 16) return out
     // nlmsg_len of the first message: all, or as it was where more follow.
