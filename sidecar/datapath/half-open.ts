@@ -6,8 +6,8 @@ import type { KnownPeer } from './peers.ts'
 
 export interface HalfOpen {
   key: string
-  /** Names it by the server's sequence number, once answered. */
-  answerKey: string
+  /** Its tupleKey, once answered. */
+  tuple: string
   /** Who opened it: a verified peer, a peer without a WIT, or whoever asks the sidecar's own health port. */
   kind: 'identified' | 'plain' | 'own'
   peer: KnownPeer | undefined
@@ -28,17 +28,16 @@ export interface HalfOpen {
 /**
  * A ring of reused slots: a new connection takes the oldest one, so a flood costs no memory.
  *
- * A connection is named by its tuple and its client's initial sequence number, later by its tuple and the server's:
- * whoever sends packets with other numbers, forged or left over from an earlier connection of the tuple, meets
- * another slot or none.
+ * A SYN is named by its tuple and its sequence number, so that a forged or recorded one with another number takes no
+ * other's place. Once the kernel has answered one of them, the tuple is that one's.
  */
 export interface HalfOpenRing {
   /** By connectionKey with the client's initial sequence number. */
   find(key: string): HalfOpen | undefined
-  /** By connectionKey with the server's. */
-  findAnswered(answerKey: string): HalfOpen | undefined
-  /** Notes the server's initial sequence number; another one than before is a connection that nobody has proved. */
-  answer(slot: HalfOpen, answerKey: string, serverIsn: number): void
+  /** The connection that the tuple's last SYN-ACK answered, by tupleKey; what was before it is over. */
+  findAnswered(tuple: string): HalfOpen | undefined
+  /** Notes a SYN-ACK. The rules cleared the connection's mark for it: it has to be proved, again too. */
+  answer(slot: HalfOpen, tuple: string, serverIsn: number): void
   /** A slot for this key, the ring's oldest, with `proved` and counts reset. The key's former slot is forgotten. */
   claim(key: string): HalfOpen
   size(): number
@@ -47,26 +46,25 @@ export interface HalfOpenRing {
 export function createHalfOpenRing(capacity: number): HalfOpenRing {
   const slots: HalfOpen[] = []
   const byKey = new Map<string, HalfOpen>()
-  const byAnswer = new Map<string, HalfOpen>()
+  const byTuple = new Map<string, HalfOpen>()
   let next = 0
 
   function forgetAnswer(slot: HalfOpen): void {
-    if (slot.answerKey !== '' && byAnswer.get(slot.answerKey) === slot) byAnswer.delete(slot.answerKey)
-    slot.answerKey = ''
+    if (slot.tuple !== '' && byTuple.get(slot.tuple) === slot) byTuple.delete(slot.tuple)
+    slot.tuple = ''
     slot.answered = false
     slot.proved = false
   }
 
   return {
     find: (key) => byKey.get(key),
-    findAnswered: (answerKey) => byAnswer.get(answerKey),
-    answer(slot, answerKey, serverIsn) {
-      if (slot.answerKey === answerKey) return
-      forgetAnswer(slot)
-      slot.answerKey = answerKey
+    findAnswered: (tuple) => byTuple.get(tuple),
+    answer(slot, tuple, serverIsn) {
+      slot.tuple = tuple
       slot.answered = true
       slot.serverIsn = serverIsn
-      byAnswer.set(answerKey, slot)
+      slot.proved = false
+      byTuple.set(tuple, slot)
     },
     size: () => byKey.size,
     claim(key) {
@@ -95,7 +93,7 @@ export function createHalfOpenRing(capacity: number): HalfOpenRing {
 function createSlot(): HalfOpen {
   return {
     key: '',
-    answerKey: '',
+    tuple: '',
     kind: 'plain',
     peer: undefined,
     version: 0,
@@ -117,7 +115,7 @@ export function tupleKey(bytes: Buffer, packet: Packet, inbound: boolean): strin
   return scratch.toString('latin1', 0, writeTuple(bytes, packet, inbound))
 }
 
-/** Names a connection on its tuple, by one end's initial sequence number. */
+/** Names a SYN by its tuple and its sequence number. */
 export function connectionKey(bytes: Buffer, packet: Packet, inbound: boolean, isn: number): string {
   const end = writeTuple(bytes, packet, inbound)
   scratch[end] = isn >>> 24

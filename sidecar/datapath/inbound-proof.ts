@@ -12,7 +12,7 @@ import {
   type Packet,
   TCP_HEADER_BYTES,
 } from '../packet/decode.ts'
-import { stripPayload } from '../packet/rewrite.ts'
+import { consumePayload, stripPayload } from '../packet/rewrite.ts'
 import { MAXIMUM_EARLY_BYTES, SYN_ACK_REPEAT_MILLISECONDS } from './bounds.ts'
 import { denies, type Gate } from './gate.ts'
 import { connectionKey, type HalfOpen, tupleKey } from './half-open.ts'
@@ -24,11 +24,7 @@ import { serverView } from './views.ts'
 
 const EMPTY = new Uint8Array(0)
 
-/**
- * A good proof is noted and dropped; the packet behind it, the client kernel's own ACK, then releases the connection.
- * Were it released here, later packets would pass by while that ACK still waits in the queue, and an ACK that reaches
- * a connection already closed makes the server's kernel send a reset, which ends whatever uses the tuple next.
- */
+/** A good proof releases the connection and goes on without its payload: as the client kernel's ACK, for which it stands. */
 export function handleProof(gate: Gate, bytes: Buffer, packet: Packet, frame: Frame, outcome: Outcome): void {
   gate.counters.packet('proof-in')
   if (!gate.ready || !gate.own) return drop(outcome, 'not-ready')
@@ -41,40 +37,42 @@ export function handleProof(gate: Gate, bytes: Buffer, packet: Packet, frame: Fr
   if (!decision.allowed && denies(gate, 'ingress', 'policy', bytes, packet, nameOf(peer), decision)) {
     return refuse(outcome, 'policy', stripPayload(bytes, packet, outcome.packet))
   }
-  const slot = slotOfProof(gate, bytes, packet)
-  if (!slot) return drop(outcome, 'mac')
-  if (!slot.proved) gate.counters.released('ingress', 'identified')
+  const serverIsn = (packet.acknowledgement - 1) >>> 0
+  const clientIsn = proofClientIsn(packet)
+  const tuple = tupleKey(bytes, packet, true)
+  const slot = gate.halfOpen.findAnswered(tuple)
+  const packetBytes = consumePayload(bytes, packet, outcome.packet)
+  if (!slot) {
+    // The slot went to another connection meanwhile, or nobody waits for this proof: it alone carries all that the
+    // kernel needs, and the connection's next packet releases, if there is one.
+    const claimed = gate.halfOpen.claim(connectionKey(bytes, packet, true, clientIsn))
+    claimed.kind = 'identified'
+    claimed.clientIsn = clientIsn
+    gate.halfOpen.answer(claimed, tuple, serverIsn)
+    noteProof(gate, claimed, peer)
+    return pass(outcome, packetBytes)
+  }
+  if (slot.kind !== 'identified' || slot.clientIsn !== clientIsn || slot.serverIsn !== serverIsn) {
+    // An old one: the tuple has another connection now.
+    return drop(outcome, 'mac')
+  }
+  if (slot.proved) return drop(outcome)
+  noteProof(gate, slot, peer)
+  release(outcome, peer.index, packetBytes)
+}
+
+function noteProof(gate: Gate, slot: HalfOpen, peer: KnownPeer): void {
+  gate.counters.released('ingress', 'identified')
   slot.peer = peer
   slot.proved = true
   slot.provedUnder = gate.policy
-  drop(outcome)
-}
-
-/**
- * The slot of the connection that a good proof names by both initial sequence numbers; undefined where the SYN's slot
- * knows another answer: the proof is an old one, and the SYN may be a recorded one.
- */
-function slotOfProof(gate: Gate, bytes: Buffer, packet: Packet): HalfOpen | undefined {
-  const serverIsn = (packet.acknowledgement - 1) >>> 0
-  const clientIsn = proofClientIsn(packet)
-  const key = connectionKey(bytes, packet, true, clientIsn)
-  let slot = gate.halfOpen.find(key)
-  if (slot?.kind === 'identified' && slot.answered) return slot.serverIsn === serverIsn ? slot : undefined
-  if (slot?.kind !== 'identified') {
-    // The slot went to another connection meanwhile; the proof alone carries all that is needed.
-    slot = gate.halfOpen.claim(key)
-    slot.kind = 'identified'
-    slot.clientIsn = clientIsn
-  }
-  gate.halfOpen.answer(slot, connectionKey(bytes, packet, true, serverIsn), serverIsn)
-  return slot
 }
 
 /** ACKs and data of a connection that is not released: they overtook the proof, the proof was lost, or it is old. */
 export function handleUnreleased(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
   // Whoever waits for the release has heard nothing of the server but its SYN-ACK.
-  const slot = gate.halfOpen.findAnswered(connectionKey(bytes, packet, true, (packet.acknowledgement - 1) >>> 0))
-  if (slot) {
+  const slot = gate.halfOpen.findAnswered(tupleKey(bytes, packet, true))
+  if (slot?.serverIsn === (packet.acknowledgement - 1) >>> 0) {
     gate.counters.packet('late')
     // A reset in answer to a number of nobody's would carry the right one, and end the connection.
     if ((packet.sequence - slot.clientIsn - 1) >>> 0 >= MAXIMUM_EARLY_BYTES) return drop(outcome, 'stale')

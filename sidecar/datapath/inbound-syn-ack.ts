@@ -1,5 +1,5 @@
 /** A SYN-ACK that arrives: the answer to a connection that this Pod opens. */
-import { MARK_INDEX, MARK_OWN, MARK_RELEASED } from '../../api/marks.ts'
+import { MARK_INDEX, MARK_OWN, MARK_PROVED, MARK_RELEASED } from '../../api/marks.ts'
 import {
   buildProof,
   createVerifiedSynAck,
@@ -66,12 +66,17 @@ export function handleSynAck(gate: Gate, mark: number, bytes: Buffer, packet: Pa
   if (onReleased && (mark & MARK_INDEX) !== index) return drop(outcome, 'mac')
   const syn = noteReleased(gate, bytes, packet)
   if (!onReleased) gate.counters.released('egress', 'identified')
-  const replyBytes =
-    onReleased && syn && syn.repeatedSynAcks++ === 0
-      ? buildPlainSyn(syn, bytes, packet, outcome.reply)
-      : buildProof(verified, bytes, packet, outcome.reply)
-  release(outcome, index, stripPayload(bytes, packet, outcome.packet), replyBytes)
+  const packetBytes = stripPayload(bytes, packet, outcome.packet)
+  if (onReleased && syn && syn.repeatedSynAcks++ === 0) {
+    return release(outcome, index, packetBytes, buildPlainSyn(syn, bytes, packet, outcome.reply))
+  }
+  const known = syn !== undefined && syn.frameBytes > 0
+  const replyBytes = buildProof(verified, known ? syn : UNKNOWN_SYN, bytes, packet, outcome.reply)
+  release(outcome, known && !onReleased ? index | MARK_PROVED : index, packetBytes, replyBytes)
 }
+
+/** Small enough to be true for any receive buffer, with or without scaling. */
+const UNKNOWN_SYN = { window: 512, windowScale: 0 }
 
 /**
  * True where our kernel is known to wait for the answer to another SYN. The kernel resets what this one belongs to, and

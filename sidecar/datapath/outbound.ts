@@ -102,7 +102,7 @@ function handleSynAck(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcom
   // Without the SYN's nonce there is no answer to give: the sidecar was restarted between SYN and SYN-ACK.
   if (!slot) return drop(outcome, 'stale')
   const repeated = slot.answered
-  gate.halfOpen.answer(slot, connectionKey(bytes, packet, false, packet.sequence), packet.sequence)
+  gate.halfOpen.answer(slot, tupleKey(bytes, packet, false), packet.sequence)
   if (slot.kind === 'own') {
     gate.counters.released('ingress', 'own')
     return release(outcome, MARK_OWN)

@@ -1,5 +1,6 @@
 /** SYNs that this Pod's applications sent lately. */
 import { MAXIMUM_OPTIONS_BYTES, type Packet, TCP_HEADER_BYTES } from '../packet/decode.ts'
+import { readWindowScale } from '../packet/options.ts'
 import { createBoundedMap } from './bounded-map.ts'
 
 export interface RecentSyn {
@@ -13,6 +14,8 @@ export interface RecentSyn {
   readonly options: Buffer
   optionsBytes: number
   window: number
+  /** The shift of its window scale option. */
+  windowScale: number
   /** SYN-ACKs that came after the one that released the connection. */
   repeatedSynAcks: number
 }
@@ -44,6 +47,7 @@ export function createRecentSyns(capacity: number): RecentSyns {
       syn.released = false
       syn.optionsBytes = 0
       syn.window = 0
+      syn.windowScale = 0
       syn.repeatedSynAcks = 0
       spare = byKey.set(key, syn) ?? spare
       return syn
@@ -60,6 +64,7 @@ function createRecentSyn(): RecentSyn {
     options: Buffer.alloc(MAXIMUM_OPTIONS_BYTES),
     optionsBytes: 0,
     window: 0,
+    windowScale: 0,
     repeatedSynAcks: 0,
   }
 }
@@ -68,5 +73,6 @@ function createRecentSyn(): RecentSyn {
 export function noteFrame(syn: RecentSyn, sent: Buffer, packet: Packet, frameBytes: number): void {
   syn.frameBytes = frameBytes
   syn.window = packet.window
+  syn.windowScale = readWindowScale(sent, packet)
   syn.optionsBytes = sent.copy(syn.options, 0, packet.headerBytes + TCP_HEADER_BYTES, packet.payloadOffset)
 }

@@ -4,7 +4,7 @@
  */
 import { randomBytes } from 'node:crypto'
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
-import { MARK_OWN, MARK_RELEASED, MARK_REVOKED } from '../../api/marks.ts'
+import { MARK_OWN, MARK_PROVED, MARK_RELEASED, MARK_REVOKED } from '../../api/marks.ts'
 import { createMacState } from '../handshake/hmac.ts'
 import { createDatagramBatch, datagramBytes } from '../netlink/datagram-batch.ts'
 import { EAGAIN } from '../netlink/libc.ts'
@@ -107,7 +107,10 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
       outcome.replyBytes,
       family === 4 ? outcome.reply.subarray(16, 20) : outcome.reply.subarray(24, 40),
     )
-    if (sent < 0) gate.counters.add('raw_send_failures_total')
+    if (sent >= 0) return
+    gate.counters.add('raw_send_failures_total')
+    // What did not go out stands for no ACK of the kernel's.
+    outcome.mark &= ~MARK_PROVED
   }
 
   function judge(bytes: Buffer, queueNumber: number, id: number, hook: number, mark: number): void {

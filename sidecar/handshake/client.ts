@@ -6,6 +6,7 @@
 import { buildTcpAnswer } from '../packet/build.ts'
 import { sumBytes } from '../packet/checksum.ts'
 import { FLAG_ACK, type Packet } from '../packet/decode.ts'
+import { answerTimestamps, findOption, OPTION_WINDOW_SCALE, TIMESTAMPS_BYTES } from '../packet/options.ts'
 import { replacePayload } from '../packet/rewrite.ts'
 import {
   encodeProofFrame,
@@ -154,13 +155,24 @@ function findOwnByMac(
 
 const proofFrame = encodeProofFrame()
 
+/** Aligned timestamps, or nothing: what the headers of a kernel's own ACK hold. */
+const withTimestamps = Buffer.alloc(TIMESTAMPS_BYTES)
+const withoutOptions = Buffer.alloc(0)
+
 /**
- * Writes the proof packet for a verified SYN-ACK to `out` and returns its length.
+ * Writes the proof packet for a verified SYN-ACK to `out` and returns its length. Beside its payload it is the ACK that
+ * our kernel would send: the server's kernel gets it in that one's place. `syn` tells the window of our SYN.
  *
  * Its payload ends where the connection's data begins: a copy that arrives late, on a released flow, is an old
  * duplicate to the server's kernel and never data to its application.
  */
-export function buildProof(verified: VerifiedSynAck, bytes: Buffer, packet: Packet, out: Buffer): number {
+export function buildProof(
+  verified: VerifiedSynAck,
+  syn: { readonly window: number; readonly windowScale: number },
+  bytes: Buffer,
+  packet: Packet,
+  out: Buffer,
+): number {
   const { own, peer } = verified
   if (!own || !peer) return 0
   verified.nonce.copy(proofFrame, NONCE_AT)
@@ -173,15 +185,14 @@ export function buildProof(verified: VerifiedSynAck, bytes: Buffer, packet: Pack
       sequence: (packet.acknowledgement - PROOF_BYTES) >>> 0,
       acknowledgement: (packet.sequence + 1) >>> 0,
       flags: FLAG_ACK,
-      window: PROOF_WINDOW,
+      // A SYN's own window is not scaled; scaling holds where both ends offered it (RFC 7323 section 2.2).
+      window: findOption(bytes, packet, OPTION_WINDOW_SCALE) === -1 ? syn.window : syn.window >>> syn.windowScale,
+      options: answerTimestamps(bytes, packet, withTimestamps) > 0 ? withTimestamps : withoutOptions,
     },
     proofFrame,
     out,
   )
 }
-
-/** Read by conntrack on the path only; small enough to be true for any receive buffer, with or without scaling. */
-const PROOF_WINDOW = 512
 
 export function holdsAddress(peer: PeerIdentity, bytes: Uint8Array, at: number, addressBytes: number): boolean {
   for (const address of peer.addresses) {

@@ -6,6 +6,8 @@ import { readUint8, readUint16, writeUint16 } from './words.ts'
 export const OPTION_END = 0
 export const OPTION_NOP = 1
 export const OPTION_MSS = 2
+export const OPTION_WINDOW_SCALE = 3
+export const OPTION_TIMESTAMPS = 8
 export const OPTION_FAST_OPEN = 34
 /** RFC 6994's experimental kind; Fast Open's experiment had the identifier 0xf989 (RFC 7413 section 7). */
 export const OPTION_EXPERIMENT = 254
@@ -24,6 +26,33 @@ export function findOption(bytes: Uint8Array, packet: Packet, kind: number): num
 export function readMss(bytes: Uint8Array, packet: Packet): number {
   const offset = findOption(bytes, packet, OPTION_MSS)
   return offset !== -1 && readUint8(bytes, offset + 1) === 4 ? readUint16(bytes, offset + 2) : 0
+}
+
+/** The shift of the window scale option (RFC 7323), at most 14, or 0 where there is none. */
+export function readWindowScale(bytes: Uint8Array, packet: Packet): number {
+  const offset = findOption(bytes, packet, OPTION_WINDOW_SCALE)
+  return offset !== -1 && readUint8(bytes, offset + 1) === 3 ? Math.min(readUint8(bytes, offset + 2), 14) : 0
+}
+
+/** Bytes of the timestamps option with the two NOPs that align it. */
+export const TIMESTAMPS_BYTES = 12
+
+/**
+ * Writes the timestamps option (RFC 7323) that answers the packet's, its two numbers in the other order, to `out` and
+ * returns its TIMESTAMPS_BYTES; 0 where the packet has none.
+ */
+export function answerTimestamps(bytes: Uint8Array, packet: Packet, out: Uint8Array): number {
+  const offset = findOption(bytes, packet, OPTION_TIMESTAMPS)
+  if (offset === -1 || readUint8(bytes, offset + 1) !== 10) return 0
+  out[0] = OPTION_NOP
+  out[1] = OPTION_NOP
+  out[2] = OPTION_TIMESTAMPS
+  out[3] = 10
+  for (let i = 0; i < 4; i++) {
+    out[4 + i] = readUint8(bytes, offset + 6 + i)
+    out[8 + i] = readUint8(bytes, offset + 2 + i)
+  }
+  return TIMESTAMPS_BYTES
 }
 
 /**

@@ -55,6 +55,21 @@ export function stripPayload(bytes: Uint8Array, packet: Packet, out: Uint8Array)
 }
 
 /**
+ * The packet as if its payload had arrived: without it, the sequence number is the one behind it; otherwise as
+ * replacePayload.
+ */
+export function consumePayload(bytes: Uint8Array, packet: Packet, out: Uint8Array): number {
+  const totalBytes = stripPayload(bytes, packet, out)
+  if (totalBytes === 0) return 0
+  const [sequenceAt, checksumAt] = [packet.headerBytes + 4, packet.headerBytes + 16]
+  const oldSum = sumBytes(out, sequenceAt, sequenceAt + 4)
+  writeUint32(out, sequenceAt, (packet.sequence + packet.payloadBytes) >>> 0)
+  const newSum = sumBytes(out, sequenceAt, sequenceAt + 4)
+  writeUint16(out, checksumAt, updateChecksum(readUint16(out, checksumAt), oldSum, newSum))
+  return totalBytes
+}
+
+/**
  * The packet as a reset (RST and ACK) in the same direction, so that the own kernel's socket hears from its peer that
  * it is refused. Sequence and acknowledgement stay, options and payload go, window and urgent pointer are 0.
  * `acknowledgement` overrides the packet's own: a socket in SYN-SENT ignores a reset that acknowledges what it

@@ -3,7 +3,15 @@
  *
  * Every rule is written as iptables-save prints it, so that what is installed can be compared with what is read back.
  */
-import { MARK_ALL, MARK_OWN, MARK_RELEASED, MARK_REVOKED, MARK_SAVED, MARK_STALE } from '../../api/marks.ts'
+import {
+  MARK_ALL,
+  MARK_OWN,
+  MARK_PROVED,
+  MARK_RELEASED,
+  MARK_REVOKED,
+  MARK_SAVED,
+  MARK_STALE,
+} from '../../api/marks.ts'
 import { RulesError } from './errors.ts'
 
 export type Family = 4 | 6
@@ -62,6 +70,10 @@ const MARK_STALE_SYN = `-p tcp -m tcp --tcp-flags SYN,ACK SYN -m conntrack --cts
  */
 const DROP_STRAY_RESET = `-p tcp -m tcp --tcp-flags RST,ACK RST -m connmark --mark ${bits(MARK_RELEASED, JUDGED)} -m conntrack --ctexpire 0:10 -j DROP`
 
+/** The client's own answer to a SYN-ACK that our proof has answered already. IPv6's header is 20 bytes longer. */
+const firstAck = (family: Family): string =>
+  `-p tcp -m tcp --tcp-flags FIN,SYN,RST,PSH,ACK ACK -m connmark --mark ${bits(MARK_PROVED, MARK_PROVED)} -m length --length 0:${family === 4 ? 80 : 100}`
+
 /** Packets of judged connections never see the queue: released ones pass, the filter table refuses revoked ones. */
 const SKIP_QUEUE = [
   `${NOT_SYN} -m connmark ! --mark ${bits(0, JUDGED)} -j RETURN`,
@@ -109,7 +121,10 @@ function mangleChains(options: RulesetOptions): Chain[] {
         // Goto, not jump: what returns from there leaves our chains, so established traffic pays one rule for it.
         `-m mark --mark ${bits(MARK_OWN, MARK_ALL)} -m owner --uid-owner ${options.sidecarUid} -g SYNGUARD-RAW`,
         CLEAR_PACKET_MARK,
+        // The fast path of established traffic.
+        `-p tcp -m tcp --tcp-flags SYN,RST NONE -m connmark --mark ${bits(MARK_RELEASED, JUDGED | MARK_PROVED)} -j RETURN`,
         DROP_STRAY_RESET,
+        `${firstAck(options.family)} -g SYNGUARD-ACK`,
         ...SKIP_QUEUE,
         dropForeignSource(options.family),
         // REJECT's own reset shares the refused SYN's unconfirmed conntrack entry, and nf_queue drops such a packet.
@@ -120,6 +135,10 @@ function mangleChains(options: RulesetOptions): Chain[] {
         RESTORE_MARK,
         ...queueRules(options),
       ],
+    },
+    {
+      name: 'SYNGUARD-ACK',
+      rules: [`-j CONNMARK --set-xmark ${bits(0, MARK_PROVED)}`, '-j DROP'],
     },
     {
       // The shapes that the sidecar sends: the proof, a refusal's reset, a repeated SYN or SYN-ACK. Nothing else.

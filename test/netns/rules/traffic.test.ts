@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals'
-import { MARK_OWN, MARK_RELEASED, MARK_REVOKED, MARK_STALE } from '../../../api/marks.ts'
+import { MARK_OWN, MARK_PROVED, MARK_RELEASED, MARK_REVOKED, MARK_STALE } from '../../../api/marks.ts'
 import type { RulesetOptions } from '../../../sidecar/rules/ruleset.ts'
 import { ADDRESS, createPair, inside, type Pair, type Running, runScript, startScript } from './namespaces.ts'
 
@@ -75,6 +75,18 @@ describe.each(['nft', 'legacy'])('with iptables-%s', (backend) => {
       [0, 'in syn-ack', 0],
     ])
   })
+
+  it.each([ADDRESS.right, ADDRESS.right6])(
+    'a proved client’s first ACK stays in its Pod, that one alone (%s)',
+    async (to) => {
+      await guard(pair.left, backend)
+      await judge(pair.left, { 'in syn-ack': (RELEASED | MARK_PROVED) >>> 0 })
+      expect(await exchange('tcp', to)).toBe('echoed')
+      const save = `${to.includes(':') ? 'ip6tables' : 'iptables'}-${backend}-save`
+      const counted = (await inside(pair.left, [save, '-c', '-t', 'mangle'])).stdout
+      expect(/\[(\d+):\d+\] -A SYNGUARD-ACK -j DROP/.exec(counted)?.[1]).toBe('1')
+    },
+  )
 
   it.each([ADDRESS.right, ADDRESS.right6])(
     'a SYN that is refused on arrival is answered with a reset (%s)',

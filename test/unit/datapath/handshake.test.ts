@@ -1,13 +1,28 @@
 import { describe, expect, it } from '@jest/globals'
+import { MARK_PROVED } from '../../../api/marks.ts'
+import { MAXIMUM_RECENT_SYNS } from '../../../sidecar/datapath/bounds.ts'
 import { verifyTransportChecksum } from '../../../sidecar/packet/checksum.ts'
 import { createPacket, decodePacket } from '../../../sidecar/packet/decode.ts'
-import { createPod, judge, segment, settle, type TestPod } from './pods.ts'
+import {
+  ACK,
+  connect,
+  createPod,
+  fromClient,
+  fromServer,
+  judge,
+  SYN,
+  SYN_ACK,
+  segment,
+  settle,
+  type TestPod,
+} from './pods.ts'
 
-const SYN = 0x02
-const SYN_ACK = 0x12
-const ACK = 0x10
 const CLIENT_ISN = 1_000
 const SERVER_ISN = 0xffff_ff00
+
+/** NOP, NOP, timestamps (0x11, 0x22), NOP, window scale 7. */
+const WITH_OPTIONS = Buffer.from('0101080a000000110000002201030307', 'hex')
+const ANSWERED_TIMESTAMPS = Buffer.from('0101080a0000002200000011', 'hex')
 
 const ONLY_FRONTEND = `
 apiVersion: networking.k8s.io/v1
@@ -91,9 +106,41 @@ describe('a handshake between two guarded Pods', () => {
     expectIntact(proof, 88)
 
     expect(judge(server, 'in', ackFrom(client, server)).action).toBe('drop')
-    expect((await settle(server, 'in', proof)).action).toBe('drop')
-    const acknowledged = judge(server, 'in', ackFrom(client, server))
-    expect({ action: acknowledged.action, marked: acknowledged.mark > 0 }).toEqual({ action: 'release', marked: true })
+    const proved = judge(server, 'in', proof)
+    expect({ action: proved.action, marked: proved.mark > 0 }).toEqual({ action: 'release', marked: true })
+    expect(judge(server, 'in', ackFrom(client, server, 'GET /'))).toMatchObject({
+      action: 'release',
+      mark: proved.mark,
+    })
+  })
+
+  it.each([
+    ['both offered them', WITH_OPTIONS, 500],
+    ['the server did not', Buffer.alloc(0), 64_000],
+  ])(
+    'gives the server’s kernel the proof as the client kernel’s own ACK, with scaled window and timestamps where %s',
+    async (_when, answered, window) => {
+      const { client, server } = await twoPods()
+      const c = connect(client, server)
+      const syn = (await settle(client, 'out', fromClient(c, SYN, { options: WITH_OPTIONS }))).packet
+      await settle(server, 'in', syn)
+      const synAck = (await settle(server, 'out', fromServer(c, SYN_ACK, { options: answered }))).packet
+      const { reply, mark } = await settle(client, 'in', synAck)
+      expect(mark & MARK_PROVED).toBe(MARK_PROVED)
+      const own = fromClient(c, ACK, { window, options: answered.length > 0 ? ANSWERED_TIMESTAMPS : answered })
+      expect(judge(server, 'in', reply ?? Buffer.alloc(0)).packet).toEqual(own)
+    },
+  )
+
+  it('does not let the proof stand for the kernel’s ACK where the SYN’s window is not known any more', async () => {
+    const { client, server } = await twoPods()
+    const c = connect(client, server)
+    await settle(server, 'in', (await settle(client, 'out', fromClient(c, SYN))).packet)
+    const synAck = (await settle(server, 'out', fromServer(c, SYN_ACK))).packet
+    for (let i = 0; i < MAXIMUM_RECENT_SYNS; i++) client.gate.recentSyns.note(`another ${i}`, i)
+    const { action, mark, reply } = await settle(client, 'in', synAck)
+    expect({ action, proved: mark & MARK_PROVED }).toEqual({ action: 'release', proved: 0 })
+    expect(judge(server, 'in', reply ?? Buffer.alloc(0)).action).toBe('release')
   })
 
   it('ends its proof where the data begins, so that a late copy is an old duplicate', async () => {

@@ -209,11 +209,10 @@ export async function shakeHands(c: Connection) {
   return { syn, synIn, synAck, synAckIn, proof: synAckIn.reply ?? Buffer.alloc(0) }
 }
 
-/** Runs a handshake to its end; `release` is the verdict on the client kernel's own ACK. */
+/** Runs a handshake to its end; `release` is the verdict on the proof. */
 export async function establish(c: Connection) {
   const wire = await shakeHands(c)
-  judge(c.server, 'in', wire.proof)
-  return { ...wire, release: judge(c.server, 'in', fromClient(c, ACK)) }
+  return { ...wire, release: judge(c.server, 'in', wire.proof) }
 }
 
 /** The packet with one byte XORed; its TCP checksum stays as it was, which the gate leaves to the kernel. */
@@ -294,6 +293,8 @@ export interface Segment {
   readonly acknowledgement?: number
   readonly flags: number
   readonly payload?: Uint8Array
+  readonly options?: Uint8Array
+  readonly window?: number
 }
 
 export function segment(fields: Segment): Buffer {
@@ -308,7 +309,8 @@ export function segment(fields: Segment): Buffer {
       sequence: fields.sequence,
       acknowledgement: fields.acknowledgement ?? 0,
       flags: fields.flags,
-      window: 64_000,
+      window: fields.window ?? 64_000,
+      ...(fields.options && { options: fields.options }),
     },
     fields.payload ?? new Uint8Array(0),
     out,

@@ -2,7 +2,7 @@
  * Two guarded Pods with tiny TCPs, a network that loses, doubles, reorders and delays, and an attacker who sees every
  * packet. Time goes in steps of 100 ms; everything that is chosen comes from a list of numbers.
  */
-import { MARK_INDEX, MARK_RELEASED } from '../../../api/marks.ts'
+import { MARK_INDEX, MARK_PROVED, MARK_RELEASED } from '../../../api/marks.ts'
 import { createPacket, decodePacket } from '../../../sidecar/packet/decode.ts'
 import { ACK, type Connection, flip, fromClient, fromServer, RST, SYN, SYN_ACK, settle, type TestPod } from './pods.ts'
 
@@ -82,7 +82,11 @@ export async function simulate(
     const packet = decoded(bytes)
     // SYN and SYN-ACK of the own kernel clear the mark and are queued; the rest is where the mark is not released.
     if ((packet.flags & SYN) !== 0) end.mark = 0
-    else if (end.mark !== 0 || (packet.flags & RST) !== 0) return put(other(end), bytes)
+    else if ((end.mark & MARK_PROVED) !== 0 && packet.flags === ACK && packet.payloadBytes === 0) {
+      // The rules drop what the proof stood for.
+      end.mark = (end.mark & ~MARK_PROVED) >>> 0
+      return
+    } else if (end.mark !== 0 || (packet.flags & RST) !== 0) return put(other(end), bytes)
     const verdict = await settle(end.pod, 'out', bytes, end.mark)
     if (verdict.reply) put(other(end), verdict.reply)
     if (verdict.action === 'pass' || verdict.action === 'release') put(other(end), verdict.packet)

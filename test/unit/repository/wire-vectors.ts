@@ -169,7 +169,7 @@ export function computeVectors(given: Given): Vectors {
       addressBytes: synAck.packet.addressBytes,
     })
     const proof = createPacket()
-    const proofBytes = buildProof(verified, synAck.bytes, synAck.packet, out)
+    const proofBytes = buildProof(verified, { window: 64_240, windowScale: 7 }, synAck.bytes, synAck.packet, out)
     if (decodePacket(out.subarray(0, proofBytes), proof) !== 'ok') throw new TypeError('the proof does not decode')
     return {
       ...c,
