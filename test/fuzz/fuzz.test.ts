@@ -1,15 +1,19 @@
-import { describe, expect, it } from '@jest/globals'
+import { describe, expect, it, jest } from '@jest/globals'
 import { checkOnce, fuzz } from './engine.ts'
 import { readRegressions } from './regressions.ts'
 import { bytesTarget, hold, valueTarget } from './target.ts'
 import { TARGETS } from './targets.ts'
+
+// A guard against hanging, far above the seconds that each test takes: a busy machine is no failure.
+jest.setTimeout(200_000)
 
 /** Inputs of each target in every run of the tests; `npm run fuzz` tries as many as one likes. */
 const SAMPLE = 3_000
 /** Where one input makes hundreds of decisions, or writes a file. */
 const SAMPLES: Readonly<Record<string, number>> = {
   policy: 150,
-  'policy-text': 200,
+  wit: 1_000,
+  'policy-text': 120,
   'identity-table': 400,
   admission: 1_500,
 }
