@@ -1,6 +1,9 @@
 /** Every bound of the data path, with its reason. What is over a bound is dropped or forgotten, never let through. */
 
-/** Packets waiting for the control plane (a verification, a lookup, readiness): 256 of at most 64 KiB, one per tuple. */
+/**
+ * Packets waiting for the control plane (a verification, a lookup, readiness): 256 of at most 64 KiB, one per tuple.
+ * Where they are full, a kind that holds less than another takes its place: a flood of one kind keeps no other away.
+ */
 export const MAXIMUM_HELD_PACKETS = 256
 /** A client repeats its SYN after 1, 3 and 7 seconds; its application has usually given up later. */
 export const HOLD_MILLISECONDS = 10_000
@@ -22,12 +25,21 @@ export const MAXIMUM_PEERS = 10_000
 /** WITs that did not verify, so that a repeated one costs no signature check. */
 export const MAXIMUM_REFUSED_WITS = 1_024
 export const REFUSED_WIT_MILLISECONDS = 10_000
-/** Verifications take 0.2 ms each off the packet path: these rates keep them below a tenth of one core. */
+/** Verifications take 0.2 ms each off the packet path: these three rates keep them at a tenth of one core. */
 export const VERIFICATIONS_PER_SECOND = 400
 export const VERIFICATIONS_BURST = 1_000
+/** From addresses of peers that are known: the WIT after a renewal, which no flood from elsewhere keeps waiting. */
+export const RENEWALS_PER_SECOND = 90
+export const RENEWALS_BURST = 500
+/** WITs of keys that the trust bundle lacks: anybody can make them up, and the bundle is fetched once in 10 s anyway. */
+export const UNKNOWN_KEYS_PER_SECOND = 10
+export const UNKNOWN_KEYS_BURST = 20
 export const VERIFICATIONS_PER_SOURCE_PER_SECOND = 10
 export const VERIFICATIONS_PER_SOURCE_BURST = 20
 export const MAXIMUM_SOURCES = 4_096
+
+/** Dialled addresses whose place (cluster, node, own endpoint) is kept: working it out costs a few microseconds. */
+export const MAXIMUM_ADDRESSES = 4_096
 
 /** Directory answers kept by address. */
 export const MAXIMUM_DIRECTORY_ENTRIES = 10_000

@@ -3,6 +3,7 @@ import { parseAddress } from '../../policy/address.ts'
 import { compile } from '../../policy/compile.ts'
 import type { Peer } from '../../policy/types.ts'
 import { createOwnIdentity } from '../handshake/keys.ts'
+import { witHeader } from './first-contact.ts'
 import { applySettings, createGatePolicy, type Gate, setOwnIdentity } from './gate.ts'
 import type { ToWorker, VerifiedPeer } from './messages.ts'
 import type { KnownPeer } from './peers.ts'
@@ -62,6 +63,7 @@ export function applyMessage(gate: Gate, message: Exclude<ToWorker, { type: 'bar
       }
       return undefined
     case 'bundle':
+      gate.trustedHeaders = new Set(message.kids.map(witHeader))
       gate.peers.clearRefusals()
       gate.peers.retain((peer) => message.kids.includes(peer.kid))
       return undefined

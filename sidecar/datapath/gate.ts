@@ -13,6 +13,7 @@ import type { Refusal } from '../handshake/reasons.ts'
 import type { Packet } from '../packet/decode.ts'
 import { type BoundedMap, createBoundedMap } from './bounded-map.ts'
 import {
+  MAXIMUM_ADDRESSES,
   MAXIMUM_FRAMELESS_ADDRESSES,
   MAXIMUM_HALF_OPEN,
   MAXIMUM_HELD_PACKETS,
@@ -23,6 +24,10 @@ import {
   PREVIOUS_IDENTITY_SECONDS,
   REFUSAL_REPORTS_PER_SECOND,
   REFUSED_WIT_MILLISECONDS,
+  RENEWALS_BURST,
+  RENEWALS_PER_SECOND,
+  UNKNOWN_KEYS_BURST,
+  UNKNOWN_KEYS_PER_SECOND,
   VERIFICATIONS_BURST,
   VERIFICATIONS_PER_SECOND,
   VERIFICATIONS_PER_SOURCE_BURST,
@@ -96,11 +101,21 @@ export interface GatePolicy {
   readonly tcpEgressPossible: boolean
 }
 
+/** What the settings say of an address that this Pod dialled. */
+export interface AddressFacts {
+  readonly text: string
+  readonly isCluster: boolean
+  readonly isNode: boolean
+  /** The ports of the sidecar's own endpoints there. */
+  readonly ownPorts: ReadonlySet<number>
+}
+
 export interface Gate {
   settings: GateSettings
   clusterNetworks: readonly Cidr[]
   nodeAddresses: ReadonlySet<string>
-  ownEndpoints: ReadonlySet<string>
+  /** By the address's bytes as latin1. */
+  readonly addresses: BoundedMap<string, AddressFacts>
   ready: boolean
   own: OwnIdentity | undefined
   previous: OwnIdentity | undefined
@@ -118,6 +133,10 @@ export interface Gate {
   readonly verifying: BoundedMap<string, number>
   readonly verifications: { take(source: string, nowMilliseconds: number): boolean }
   readonly allVerifications: { take(nowMilliseconds: number): boolean }
+  readonly renewals: { take(nowMilliseconds: number): boolean }
+  readonly unknownKeys: { take(nowMilliseconds: number): boolean }
+  /** The headers that WITs of the trust bundle's keys have; undefined until the bundle is told. */
+  trustedHeaders: ReadonlySet<string> | undefined
   readonly reports: { take(nowMilliseconds: number): boolean }
   readonly counters: Counters
   readonly sockets: Sockets
@@ -136,7 +155,7 @@ export function createGate(parts: {
     ...parts,
     clusterNetworks: [],
     nodeAddresses: new Set(),
-    ownEndpoints: new Set(),
+    addresses: createBoundedMap(MAXIMUM_ADDRESSES),
     ready: false,
     own: undefined,
     previous: undefined,
@@ -154,6 +173,9 @@ export function createGate(parts: {
       MAXIMUM_SOURCES,
     ),
     allVerifications: createTokenBucket(VERIFICATIONS_PER_SECOND, VERIFICATIONS_BURST),
+    renewals: createTokenBucket(RENEWALS_PER_SECOND, RENEWALS_BURST),
+    unknownKeys: createTokenBucket(UNKNOWN_KEYS_PER_SECOND, UNKNOWN_KEYS_BURST),
+    trustedHeaders: undefined,
     reports: createTokenBucket(REFUSAL_REPORTS_PER_SECOND, REFUSAL_REPORTS_PER_SECOND),
     counters: createCounters(),
   }
@@ -165,7 +187,7 @@ export function applySettings(gate: Gate, settings: GateSettings): void {
   gate.settings = settings
   gate.clusterNetworks = settings.clusterNetworks
   gate.nodeAddresses = new Set(settings.nodeAddresses)
-  gate.ownEndpoints = new Set(settings.ownEndpoints.map(({ address, port }) => `${address} ${port}`))
+  gate.addresses.clear()
 }
 
 /** Compiled policies with an empty memory of decisions. */
@@ -187,6 +209,22 @@ export function setOwnIdentity(gate: Gate, own: OwnIdentity | undefined, nowMill
 
 export function addressText(bytes: Buffer, at: number, addressBytes: number): string {
   return formatAddress(bytes.subarray(at, at + addressBytes))
+}
+
+/** What the settings say of the address, worked out once. */
+export function addressFacts(gate: Gate, bytes: Buffer, at: number, addressBytes: number): AddressFacts {
+  const key = bytes.toString('latin1', at, at + addressBytes)
+  const known = gate.addresses.get(key)
+  if (known) return known
+  const text = addressText(bytes, at, addressBytes)
+  const facts = {
+    text,
+    isCluster: isClusterAddress(gate, bytes, at, addressBytes),
+    isNode: gate.nodeAddresses.has(text),
+    ownPorts: new Set(gate.settings.ownEndpoints.filter(({ address }) => address === text).map(({ port }) => port)),
+  }
+  gate.addresses.set(key, facts)
+  return facts
 }
 
 /** True where the address lies in the networks of the cluster. */

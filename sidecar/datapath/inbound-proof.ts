@@ -71,7 +71,8 @@ function noteProof(gate: Gate, slot: HalfOpen, peer: KnownPeer): void {
 /** ACKs and data of a connection that is not released: they overtook the proof, the proof was lost, or it is old. */
 export function handleUnreleased(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
   // Whoever waits for the release has heard nothing of the server but its SYN-ACK.
-  const slot = gate.halfOpen.findAnswered(tupleKey(bytes, packet, true))
+  const tuple = tupleKey(bytes, packet, true)
+  const slot = gate.halfOpen.findAnswered(tuple)
   if (slot?.serverIsn === (packet.acknowledgement - 1) >>> 0) {
     gate.counters.packet('late')
     // A reset in answer to a number of nobody's would carry the right one, and end the connection.
@@ -82,7 +83,7 @@ export function handleUnreleased(gate: Gate, bytes: Buffer, packet: Packet, outc
     // Released at its SYN-ACK already, unless policies have changed since.
     return slot.provedUnder === gate.policy ? release(outcome, 0) : drop(outcome, 'policy')
   }
-  const syn = gate.recentSyns.find(tupleKey(bytes, packet, true))
+  const syn = gate.recentSyns.find(tuple)
   // A challenge ACK from a server that still knows an older connection (RFC 5961): the own kernel resets that one.
   if (syn && !syn.released && packet.payloadBytes === 0 && (packet.flags & ~FLAG_PSH_ACK) === 0) return pass(outcome)
   gate.counters.packet('midstream')

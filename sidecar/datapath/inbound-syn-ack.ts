@@ -32,26 +32,27 @@ export function handleSynAck(gate: Gate, mark: number, bytes: Buffer, packet: Pa
   if ((mark & MARK_OWN) !== 0) return release(outcome, MARK_OWN)
   if (!gate.ready || !gate.own) return drop(outcome, 'not-ready')
   const decoded = decodeFrame(bytes, packet.payloadOffset, packet.totalBytes, frame)
-  if (answersAnotherSyn(gate, bytes, packet)) return passWithoutData(bytes, packet, outcome)
+  const syn = gate.recentSyns.find(tupleKey(bytes, packet, true))
+  if (syn && answersAnotherSyn(gate, syn, bytes, packet)) return passWithoutData(bytes, packet, outcome)
   const onReleased = (mark & MARK_RELEASED) !== 0
-  if (decoded === 'none') return handlePlainSynAck(gate, onReleased, bytes, packet, outcome)
+  if (decoded === 'none') return handlePlainSynAck(gate, syn, onReleased, bytes, packet, outcome)
   if (decoded !== 'ok' || frame.type !== FRAME_SYN_ACK) {
-    return settleBadSynAck(gate, onReleased, 'frame', bytes, packet, outcome)
+    return settleBadSynAck(gate, syn, onReleased, 'frame', bytes, packet, outcome)
   }
 
   const found = gate.peers.findBySection(bytes, frame.witAt, frame.witAt + frame.witBytes, gate.nowMilliseconds)
   if (found === undefined) return needVerification(gate, bytes, packet, frame, outcome)
-  if (typeof found === 'string') return settleBadSynAck(gate, onReleased, found, bytes, packet, outcome)
+  if (typeof found === 'string') return settleBadSynAck(gate, syn, onReleased, found, bytes, packet, outcome)
   if (found.identity.uid === gate.own.uid) {
     // Our own WIT: only the directory can tell whether the dialled address is a Service with this Pod behind it.
     const address = addressText(bytes, packet.sourceOffset, packet.addressBytes)
     if (gate.directory.get(address) === undefined) return needAddress(outcome, address)
   }
   if (isOtherPod(gate, bytes, packet, found)) {
-    return settleBadSynAck(gate, onReleased, 'wit-address', bytes, packet, outcome)
+    return settleBadSynAck(gate, syn, onReleased, 'wit-address', bytes, packet, outcome)
   }
   const failure = verifySynAck(clientView(gate, gate.own), bytes, packet, frame, found, verified)
-  if (failure !== 'ok') return settleBadSynAck(gate, onReleased, failure, bytes, packet, outcome)
+  if (failure !== 'ok') return settleBadSynAck(gate, syn, onReleased, failure, bytes, packet, outcome)
 
   const decision = decideIdentified(gate, 'egress', found, packet.family, verified.serverPort)
   if (!decision.allowed && denies(gate, 'egress', 'policy', bytes, packet, nameOf(found), decision)) {
@@ -64,7 +65,7 @@ export function handleSynAck(gate: Gate, mark: number, bytes: Buffer, packet: Pa
   }
   // A repeated SYN-ACK asks for the proof again; another Pod's does not change whose connection this is.
   if (onReleased && (mark & MARK_INDEX) !== index) return drop(outcome, 'mac')
-  const syn = noteReleased(gate, bytes, packet)
+  if (syn) syn.released = true
   if (!onReleased) gate.counters.released('egress', 'identified')
   const packetBytes = stripPayload(bytes, packet, outcome.packet)
   if (onReleased && syn && syn.repeatedSynAcks++ === 0) {
@@ -82,9 +83,8 @@ const UNKNOWN_SYN = { window: 512, windowScale: 0 }
  * True where our kernel is known to wait for the answer to another SYN. The kernel resets what this one belongs to, and
  * keeps waiting. Where the answer acknowledges the frame, a Fast Open server took it as data: its next SYN has none.
  */
-function answersAnotherSyn(gate: Gate, bytes: Buffer, packet: Packet): boolean {
-  const syn = gate.recentSyns.find(tupleKey(bytes, packet, true))
-  if (!syn || packet.acknowledgement === (syn.isn + 1) >>> 0) return false
+function answersAnotherSyn(gate: Gate, syn: RecentSyn, bytes: Buffer, packet: Packet): boolean {
+  if (packet.acknowledgement === (syn.isn + 1) >>> 0) return false
   const frameTaken = syn.frameBytes > 0 && packet.acknowledgement === (syn.isn + 1 + syn.frameBytes) >>> 0
   if (frameTaken && !syn.released) {
     gate.frameless.set(addressText(bytes, packet.sourceOffset, packet.addressBytes), true)
@@ -123,7 +123,14 @@ function indexOf(gate: Gate, bytes: Buffer, packet: Packet, peer: KnownPeer): nu
 }
 
 /** A SYN-ACK without a frame: from outside, or from a Pod without a sidecar. */
-function handlePlainSynAck(gate: Gate, onReleased: boolean, bytes: Buffer, packet: Packet, outcome: Outcome): void {
+function handlePlainSynAck(
+  gate: Gate,
+  syn: RecentSyn | undefined,
+  onReleased: boolean,
+  bytes: Buffer,
+  packet: Packet,
+  outcome: Outcome,
+): void {
   // Repeated, or forged: the connection keeps its mark, and the identity that it may have.
   if (onReleased) return passWithoutData(bytes, packet, outcome)
   const meeting: Meeting = { direction: 'egress', protocol: 'TCP', port: packet.sourcePort, witExpected: true }
@@ -133,15 +140,9 @@ function handlePlainSynAck(gate: Gate, onReleased: boolean, bytes: Buffer, packe
   if (!decision.allowed && denies(gate, 'egress', refusal, bytes, packet, peerName(peer), decision)) {
     return refuseSynAck(bytes, packet, outcome)
   }
-  noteReleased(gate, bytes, packet)
+  if (syn) syn.released = true
   gate.counters.released('egress', 'plain')
   release(outcome, 0, packet.payloadBytes > 0 ? stripPayload(bytes, packet, outcome.packet) : 0)
-}
-
-function noteReleased(gate: Gate, bytes: Buffer, packet: Packet): RecentSyn | undefined {
-  const syn = gate.recentSyns.find(tupleKey(bytes, packet, true))
-  if (syn) syn.released = true
-  return syn
 }
 
 /**
@@ -169,6 +170,7 @@ function buildPlainSyn(syn: RecentSyn, bytes: Buffer, packet: Packet, out: Buffe
 /** What is wrong before the MAC was verified may come from anybody: silence. After it, it is the server's own word. */
 function settleBadSynAck(
   gate: Gate,
+  syn: RecentSyn | undefined,
   onReleased: boolean,
   refusal: Refusal,
   bytes: Buffer,
@@ -177,7 +179,7 @@ function settleBadSynAck(
 ): void {
   if (onReleased) return drop(outcome, refusal)
   if (!denies(gate, 'egress', refusal, bytes, packet, '', undefined)) {
-    noteReleased(gate, bytes, packet)
+    if (syn) syn.released = true
     return release(outcome, 0, stripPayload(bytes, packet, outcome.packet))
   }
   if (refusal === 'relayed' || refusal === 'reflected') return refuseSynAck(bytes, packet, outcome)

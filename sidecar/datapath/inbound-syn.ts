@@ -22,7 +22,7 @@ export function handleSyn(gate: Gate, mark: number, bytes: Buffer, packet: Packe
     packet.destinationPort === gate.settings.healthPort &&
     gate.sockets.isOwnListener(packet.family, packet.destinationPort)
   ) {
-    claim(gate, bytes, packet, 'own')
+    claimOnce(gate, bytes, packet, 'own')
     return pass(outcome)
   }
   const onReleased = (mark & MARK_RELEASED) !== 0
@@ -42,14 +42,15 @@ export function handleSyn(gate: Gate, mark: number, bytes: Buffer, packet: Packe
   const failure = verifySyn(serverView(gate, gate.own), bytes, packet, found)
   if (failure !== 'ok') return settleUnidentified(gate, onReleased, failure, bytes, packet, outcome)
 
-  const pending = gate.halfOpen.find(connectionKey(bytes, packet, true, packet.sequence))
+  const key = connectionKey(bytes, packet, true, packet.sequence)
+  const pending = gate.halfOpen.find(key)
   if (pending?.peer && pending.peer.identity.uid !== found.identity.uid) return drop(outcome, 'mac')
 
   const decision = decideIdentified(gate, 'ingress', found, packet.family, packet.destinationPort)
   if (!decision.allowed && denies(gate, 'ingress', 'policy', bytes, packet, nameOf(found), decision)) {
     return refuseSyn(gate, onReleased, 'policy', bytes, packet, outcome)
   }
-  const slot = claim(gate, bytes, packet, 'identified')
+  const slot = pending?.kind === 'identified' ? pending : claim(gate, packet, key, 'identified')
   if (!slot.proved) {
     slot.peer = found
     slot.version = frame.version
@@ -73,7 +74,7 @@ function handlePlainSyn(gate: Gate, onReleased: boolean, bytes: Buffer, packet: 
   if (!decision.allowed && denies(gate, 'ingress', refusal, bytes, packet, peerName(peer), decision)) {
     return refuseSyn(gate, onReleased, refusal, bytes, packet, outcome)
   }
-  claim(gate, bytes, packet, 'plain').provedUnder = gate.policy
+  claimOnce(gate, bytes, packet, 'plain').provedUnder = gate.policy
   passWithoutData(bytes, packet, outcome)
 }
 
@@ -96,7 +97,7 @@ function settleUnidentified(
     // A damaged or forged copy of a SYN whose identity held does not end that connection.
     return refuseSyn(gate, onReleased || pending, refusal, bytes, packet, outcome)
   }
-  if (!pending) claim(gate, bytes, packet, 'plain')
+  if (!pending) claimOnce(gate, bytes, packet, 'plain')
   pass(outcome, stripPayload(bytes, packet, outcome.packet))
 }
 
@@ -121,11 +122,14 @@ function refuseSyn(
   refuse(outcome, refusal, stripPayload(bytes, packet, outcome.packet))
 }
 
-/** The SYN's slot. A repetition finds the one it had, with what is known of the connection since. */
-function claim(gate: Gate, bytes: Buffer, packet: Packet, kind: HalfOpen['kind']): HalfOpen {
+/** A repetition finds the slot that its SYN had, with what is known of the connection since. */
+function claimOnce(gate: Gate, bytes: Buffer, packet: Packet, kind: HalfOpen['kind']): HalfOpen {
   const key = connectionKey(bytes, packet, true, packet.sequence)
   const known = gate.halfOpen.find(key)
-  if (known?.kind === kind) return known
+  return known?.kind === kind ? known : claim(gate, packet, key, kind)
+}
+
+function claim(gate: Gate, packet: Packet, key: string, kind: HalfOpen['kind']): HalfOpen {
   const slot = gate.halfOpen.claim(key)
   slot.kind = kind
   slot.clientIsn = packet.sequence

@@ -6,7 +6,7 @@ import { attachSynAckFrame } from '../handshake/server.ts'
 import { FLAG_ACK, FLAG_FIN, FLAG_SYN, type Packet } from '../packet/decode.ts'
 import { stripPayload } from '../packet/rewrite.ts'
 import { PLAIN_SYN_FROM } from './bounds.ts'
-import { addressText, denies, type Gate, isClusterAddress, peerName } from './gate.ts'
+import { addressFacts, denies, type Gate, peerName } from './gate.ts'
 import { connectionKey, tupleKey } from './half-open.ts'
 import { judgeAddress } from './judge.ts'
 import { judgeMidstream } from './midstream.ts'
@@ -29,8 +29,8 @@ export function handleOutbound(gate: Gate, bytes: Buffer, packet: Packet, outcom
 function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
   gate.counters.packet('syn-out')
   const at = packet.destinationOffset
-  const address = addressText(bytes, at, packet.addressBytes)
-  if (gate.ownEndpoints.has(`${address} ${packet.destinationPort}`) && gate.sockets.isOwnConnection(bytes, packet)) {
+  const { text: address, isCluster, isNode, ownPorts } = addressFacts(gate, bytes, at, packet.addressBytes)
+  if (ownPorts.has(packet.destinationPort) && gate.sockets.isOwnConnection(bytes, packet)) {
     gate.counters.released('egress', 'own')
     return release(outcome, MARK_OWN)
   }
@@ -41,7 +41,7 @@ function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome):
     }
     return pass(outcome)
   }
-  if (gate.nodeAddresses.has(address) || !isClusterAddress(gate, bytes, at, packet.addressBytes)) {
+  if (isNode || !isCluster) {
     return handleSynToOutside(gate, bytes, packet, outcome)
   }
 
