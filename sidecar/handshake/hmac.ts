@@ -24,19 +24,23 @@ const INITIAL = new Int32Array([
   0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19,
 ])
 
+/** The message schedule; its first 16 words are the block that compress() takes. */
 const schedule = new Int32Array(64)
 
-/** One compression (FIPS 180-4, 6.2.2): `into` = `from` advanced by the block at `offset`. */
-function compress(from: Int32Array, block: Uint8Array, offset: number, into: Int32Array): void {
-  const w = schedule
+function loadBlock(block: Uint8Array, offset: number): void {
   for (let t = 0; t < 16; t++) {
     const at = offset + t * 4
-    w[t] =
+    schedule[t] =
       ((block[at] as number) << 24) |
       ((block[at + 1] as number) << 16) |
       ((block[at + 2] as number) << 8) |
       (block[at + 3] as number)
   }
+}
+
+/** One compression (FIPS 180-4, 6.2.2): `into` = `from` advanced by the block in `schedule`. */
+function compress(from: Int32Array, into: Int32Array): void {
+  const w = schedule
   for (let t = 16; t < 64; t++) {
     const x = w[t - 15] as number
     const y = w[t - 2] as number
@@ -95,10 +99,15 @@ export function createMacState(key: Uint8Array, prefix: Uint8Array = new Uint8Ar
   const inner = new Int32Array(8)
   const outer = new Int32Array(8)
   for (let i = 0; i < BLOCK_BYTES; i++) pad[i] = (key[i] ?? 0) ^ 0x36
-  compress(INITIAL, pad, 0, inner)
+  loadBlock(pad, 0)
+  compress(INITIAL, inner)
   for (let i = 0; i < BLOCK_BYTES; i++) pad[i] = (key[i] ?? 0) ^ 0x5c
-  compress(INITIAL, pad, 0, outer)
-  for (let at = 0; at < prefix.length; at += BLOCK_BYTES) compress(inner, prefix, at, inner)
+  loadBlock(pad, 0)
+  compress(INITIAL, outer)
+  for (let at = 0; at < prefix.length; at += BLOCK_BYTES) {
+    loadBlock(prefix, at)
+    compress(inner, inner)
+  }
   return { inner, outer, innerBytes: BLOCK_BYTES + prefix.length }
 }
 
@@ -110,26 +119,31 @@ function finish(from: Int32Array, message: Uint8Array, bytes: number, alreadyByt
   let current = from
   let at = 0
   for (; bytes - at >= BLOCK_BYTES; at += BLOCK_BYTES) {
-    compress(current, message, at, state)
+    loadBlock(message, at)
+    compress(current, state)
     current = state
   }
   const rest = bytes - at
   const end = rest < BLOCK_BYTES - 8 ? BLOCK_BYTES : BLOCK_BYTES * 2
   for (let i = 0; i < rest; i++) last[i] = message[at + i] as number
   last[rest] = 0x80
-  last.fill(0, rest + 1, end)
-  const bits = (alreadyBytes + bytes) * 8
-  last[end - 4] = bits >>> 24
-  last[end - 3] = bits >>> 16
-  last[end - 2] = bits >>> 8
-  last[end - 1] = bits
+  for (let i = rest + 1; i < end; i++) last[i] = 0
   for (let block = 0; block < end; block += BLOCK_BYTES) {
-    compress(current, last, block, state)
+    loadBlock(last, block)
+    if (block + BLOCK_BYTES === end) schedule[15] = (alreadyBytes + bytes) * 8
+    compress(current, state)
     current = state
   }
 }
 
-const innerDigest = new Uint8Array(MAC_BYTES)
+/** The outer hash: one block, the digest in `state` and its padding, on top of the key's. */
+function finishOuter(outer: Int32Array): void {
+  for (let t = 0; t < 8; t++) schedule[t] = state[t] as number
+  schedule[8] = 0x80000000
+  for (let t = 9; t < 15; t++) schedule[t] = 0
+  schedule[15] = (BLOCK_BYTES + MAC_BYTES) * 8
+  compress(outer, state)
+}
 
 function writeState(out: Uint8Array, offset: number, bytes: number): void {
   for (let i = 0; i < bytes; i++) out[offset + i] = (state[i >> 2] as number) >>> (24 - (i & 3) * 8)
@@ -148,8 +162,7 @@ export function computeMac(
   macBytes: number = MAC_BYTES,
 ): void {
   finish(mac.inner, message, messageBytes, mac.innerBytes)
-  writeState(innerDigest, 0, MAC_BYTES)
-  finish(mac.outer, innerDigest, MAC_BYTES, BLOCK_BYTES)
+  finishOuter(mac.outer)
   writeState(out, offset, macBytes)
 }
 
