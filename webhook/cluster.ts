@@ -41,7 +41,10 @@ export interface Cluster {
   get<Kind extends ClusterKind>(kind: Kind, name: string, namespace?: string): ClusterKinds[Kind] | undefined
   /** All objects of a kind as last seen. */
   list<Kind extends ClusterKind>(kind: Kind): Iterable<ClusterKinds[Kind]>
-  /** True once every kind was listed in full: before that, nothing may be concluded from what is missing. */
+  /**
+   * True once every kind was listed in full, and while the cluster is heard of: before and after that, nothing may be
+   * concluded from what is missing.
+   */
   synced(): boolean
   /** Calls `listener` after each change, in order, once get() shows it; the result ends that. */
   subscribe(listener: (change: ClusterChange) => void): () => void

@@ -1,0 +1,175 @@
+import type { KubernetesObject } from '@kubernetes/client-node'
+import type { Logger } from 'pino'
+import { API_BACKOFF, type BackoffLimits, pause, retryDelayMs } from './backoff.ts'
+import type { ApiClient } from './client.ts'
+import { ApiError, hasStatus } from './errors.ts'
+
+export interface ReflectorOptions<Kind extends KubernetesObject> {
+  readonly client: ApiClient
+  /** `/api/v1/pods` */
+  readonly path: string
+  /** `metadata.name=synguard-ca`; all objects without it. */
+  readonly fieldSelector?: string
+  /** What is kept of an object. */
+  readonly strip: (object: Kind) => Kind
+  /** Hears each change once get() shows it. Where it throws, that is logged and nothing else. */
+  readonly onChange: (before: Kind | undefined, after: Kind | undefined) => void
+  readonly log: Logger
+  /** From 0 up to 1. */
+  readonly random: () => number
+  readonly backoff?: BackoffLimits
+}
+
+/** A mirror of a collection: listed once, then watched; it catches up by itself whatever happens in between. */
+export interface Reflector<Kind extends KubernetesObject> {
+  start(): void
+  /** Resolves once nothing is under way. */
+  stop(): Promise<void>
+  get(name: string, namespace?: string): Kind | undefined
+  values(): Iterable<Kind>
+  /** True once everything was listed. */
+  synced(): boolean
+  /** Milliseconds since the API server last answered; 0 is now. */
+  silentMs(): number
+}
+
+interface List<Kind> {
+  readonly metadata?: { readonly resourceVersion?: string; readonly continue?: string }
+  readonly items?: readonly Kind[]
+}
+
+interface WatchEvent<Kind> {
+  readonly type: 'ADDED' | 'MODIFIED' | 'DELETED' | 'BOOKMARK' | 'ERROR'
+  readonly object: Kind & { readonly code?: number; readonly reason?: string; readonly message?: string }
+}
+
+/** A page of Pods is then a few MB of JSON, which is parsed at once. */
+const PAGE = 500
+/** The API server ends a watch after this, +-20 %, so that watches spread over API servers again. */
+const WATCH_SECONDS = 480
+/** A watch that lived this long was a good one: the next failure starts the waiting times anew. */
+const HEALTHY_MS = 10_000
+
+export function createReflector<Kind extends KubernetesObject>(options: ReflectorOptions<Kind>): Reflector<Kind> {
+  const { client, path, strip, onChange, log, random, backoff = API_BACKOFF } = options
+  const selector = options.fieldSelector === undefined ? {} : { fieldSelector: options.fieldSelector }
+  const objects = new Map<string, Kind>()
+  const stopping = new AbortController()
+  let resourceVersion: string | undefined
+  let listed = false
+  let contactAt = performance.now()
+  let running: Promise<void> | undefined
+
+  function put(key: string, after: Kind | undefined): void {
+    const before = objects.get(key)
+    if (before === undefined && after === undefined) return
+    if (after === undefined) objects.delete(key)
+    else objects.set(key, after)
+    try {
+      onChange(before, after)
+    } catch (error) {
+      log.error({ path, err: error }, 'a change could not be taken in')
+    }
+  }
+
+  /** Reads everything, page by page, then tells what differs from what was known. */
+  async function list(): Promise<void> {
+    const found = new Map<string, Kind>()
+    let page: List<Kind> = {}
+    do {
+      const token = page.metadata?.continue
+      page = await client.send<List<Kind>>({
+        method: 'GET',
+        path,
+        query: { ...selector, limit: String(PAGE), ...(token && { continue: token }) },
+        signal: stopping.signal,
+      })
+      contactAt = performance.now()
+      for (const item of page.items ?? []) found.set(keyOf(item), strip(item))
+    } while (page.metadata?.continue)
+    for (const key of [...objects.keys()]) if (!found.has(key)) put(key, undefined)
+    for (const [key, after] of found) {
+      if (objects.get(key)?.metadata?.resourceVersion !== after.metadata?.resourceVersion) put(key, after)
+    }
+    resourceVersion = page.metadata?.resourceVersion
+    listed = true
+  }
+
+  /** Follows what changes from resourceVersion on, until the API server ends the watch. */
+  async function watch(): Promise<void> {
+    const timeoutSeconds = Math.round(WATCH_SECONDS * (0.8 + 0.4 * random()))
+    const events = client.watch({
+      path,
+      query: {
+        ...selector,
+        watch: 'true',
+        allowWatchBookmarks: 'true',
+        resourceVersion: resourceVersion ?? '',
+        timeoutSeconds: String(timeoutSeconds),
+      },
+      signal: stopping.signal,
+    }) as AsyncGenerator<WatchEvent<Kind>, void, void>
+    for await (const { type, object } of events) {
+      contactAt = performance.now()
+      if (type === 'ERROR') {
+        const { code = 500, reason = '', message = '' } = object
+        throw new ApiError('api-refused', `watch ${path}: ${code} ${reason} ${message}`, { status: code, reason })
+      }
+      if (type === 'DELETED') put(keyOf(object), undefined)
+      else if (type !== 'BOOKMARK') put(keyOf(object), strip(object))
+      resourceVersion = object.metadata?.resourceVersion ?? resourceVersion
+    }
+  }
+
+  async function run(): Promise<void> {
+    let attempt = 0
+    while (!stopping.signal.aborted) {
+      let failure: unknown
+      const startedAt = performance.now()
+      try {
+        if (resourceVersion === undefined) await list()
+        await watch()
+      } catch (error) {
+        failure = error
+      }
+      if (stopping.signal.aborted) return
+      // Ended in good order, after its time: the next one may follow at once.
+      const healthy = performance.now() - startedAt >= HEALTHY_MS
+      attempt = healthy ? (failure === undefined ? 0 : 1) : attempt + 1
+      if (hasStatus(failure, 410)) resourceVersion = undefined
+      const waitMs = attempt === 0 ? 0 : retryDelayMs(failure, attempt, random, backoff)
+      if (failure !== undefined) report(failure, waitMs)
+      await pause(waitMs, stopping.signal)
+    }
+  }
+
+  function report(failure: unknown, waitMs: number): void {
+    const error = failure instanceof Error ? failure : new Error(String(failure))
+    const fields = {
+      path,
+      code: 'code' in error ? error.code : error.name,
+      error: error.message,
+      waitMs: Math.round(waitMs),
+    }
+    if (hasStatus(failure, 410)) log.info(fields, 'the watch is too far behind: listing anew')
+    else log.warn(fields, 'the API server cannot be watched')
+  }
+
+  return {
+    start() {
+      running ??= run()
+    },
+    async stop() {
+      stopping.abort()
+      await running
+    },
+    get: (name, namespace = '') => objects.get(`${namespace}/${name}`),
+    values: () => objects.values(),
+    synced: () => listed,
+    silentMs: () => performance.now() - contactAt,
+  }
+}
+
+function keyOf({ metadata }: KubernetesObject): string {
+  return `${metadata?.namespace ?? ''}/${metadata?.name ?? ''}`
+}
