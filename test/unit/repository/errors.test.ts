@@ -9,6 +9,7 @@ import { NETLINK_ERRORS } from '../../../sidecar/netlink/errors.ts'
 import { RULES_ERRORS } from '../../../sidecar/rules/errors.ts'
 import { ADMISSION_ERRORS, SKIP_REASONS } from '../../../webhook/admission/errors.ts'
 import { WEBHOOK_ERRORS } from '../../../webhook/errors.ts'
+import { API_ERRORS } from '../../../webhook/kubernetes/errors.ts'
 import { listSources, readTables, readText } from './checkout.ts'
 
 /** Each table of codes by the heading that docs/errors.md has it under, in the document's order. */
@@ -17,6 +18,7 @@ const TABLES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   'Refused Pods and bad admission requests': ADMISSION_ERRORS,
   'Pods without a sidecar': SKIP_REASONS,
   'The HTTP interface of the webhook': WEBHOOK_ERRORS,
+  'Requests of the webhook to the API server': API_ERRORS,
   'Identity tokens': WIT_ERRORS,
   'Proofs of possession': PROOF_ERRORS,
   'Keys and certificates': AUTHORITY_ERRORS,
