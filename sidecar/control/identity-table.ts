@@ -37,6 +37,8 @@ export interface IdentityTable {
 }
 
 const FILE = 'identities.jsonl'
+/** Lines beyond two for each row: with every renewal of a peer comes one more, and the file lies in the Pod's memory. */
+const STALE_LINES = 64
 
 /**
  * Opens the table in a directory. A file that breaks off (the node lost power) loses its last line; a file that is no
@@ -49,6 +51,7 @@ export function openIdentityTable(directory: string, onWriteError: (error: Error
   let next = 1
   /** True after a write that failed: the file may end in half a line. */
   let torn = false
+  let lines = 0
 
   function keep(row: IdentityRow): void {
     // In a file that could not be written anew, an index may be there twice: the later row is whom it stands for.
@@ -63,9 +66,10 @@ export function openIdentityTable(directory: string, onWriteError: (error: Error
   rewrite()
 
   function rewrite(): void {
-    const lines = [...byIndex.values()].map((row) => `${JSON.stringify(row)}\n`)
-    writeFileSync(`${path}.new`, lines.join(''), { mode: 0o600 })
+    const rows = [...byIndex.values()].map((row) => `${JSON.stringify(row)}\n`)
+    writeFileSync(`${path}.new`, rows.join(''), { mode: 0o600 })
     renameSync(`${path}.new`, path)
+    lines = rows.length
   }
 
   /** Whether the file now says what the table does; where not, it is written whole before the next row. */
@@ -100,8 +104,9 @@ export function openIdentityTable(directory: string, onWriteError: (error: Error
       if (index === undefined) return undefined
       const row = { ...wanted, index }
       const isWritten = tryToWrite(() => {
-        if (torn) rewrite()
+        if (torn || lines >= 2 * byIndex.size + STALE_LINES) rewrite()
         appendFileSync(path, `${JSON.stringify(row)}\n`, { mode: 0o600 })
+        lines++
       })
       if (!isWritten) return undefined
       keep(row)

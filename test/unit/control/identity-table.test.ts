@@ -47,6 +47,18 @@ describe('the identity table', () => {
     expect(rows.map((row) => table.obtain(row)?.index)).toEqual([1, 2, 3, 4])
   })
 
+  it('keeps its file small, however often its peers renew, and the newest times in it', () => {
+    const table = open()
+    for (let renewal = 0; renewal < 10_000; renewal++) {
+      for (const name of ['a', 'b']) {
+        table.obtain(wanted(name, { issuedAt: 1_000 + renewal, expiresAt: 4_600 + renewal }))
+      }
+    }
+    expect(readFileSync(file(), 'utf8').split('\n').length).toBeLessThan(100)
+    expect([...open().rows()]).toEqual([...table.rows()])
+    expect([...table.rows()].map(({ expiresAt }) => expiresAt)).toEqual([14_599, 14_599])
+  })
+
   it('has a row on disk before it is handed out', () => {
     const row = open().obtain(wanted('a'))
     expect(JSON.parse(readFileSync(file(), 'utf8').trim())).toEqual(row)
