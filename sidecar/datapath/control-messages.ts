@@ -27,6 +27,7 @@ export function applyMessage(gate: Gate, message: Exclude<ToWorker, { type: 'bar
         }),
         gate.nowMilliseconds,
       )
+      forgetExpiredPeers(gate)
       return undefined
     case 'policies':
       gate.policy = createGatePolicy(compile(message.policies, message.subject))
@@ -68,6 +69,12 @@ export function applyMessage(gate: Gate, message: Exclude<ToWorker, { type: 'bar
       gate.peers.retain((peer) => message.kids.includes(peer.kid))
       return undefined
   }
+}
+
+/** Peers renew as often as this Pod does: by its own renewals, WITs that nobody shows any more make room. */
+function forgetExpiredPeers(gate: Gate): void {
+  const { skewSeconds } = gate.settings
+  gate.peers.retain(({ expiresAt }) => (expiresAt + skewSeconds) * 1000 > gate.nowMilliseconds)
 }
 
 function createKnownPeer(section: Buffer, verified: VerifiedPeer): KnownPeer {
