@@ -1,4 +1,5 @@
-/** What the packet path is told of this Pod itself. */
+/** What the packet path is told of this Pod itself, and of whom it trusts. */
+import type { TrustBundle } from '../../api/identity.ts'
 import type { Subject } from '../../policy/types.ts'
 import type { ToWorker } from '../datapath/messages.ts'
 import { encodeWitSection } from '../handshake/frame.ts'
@@ -16,6 +17,10 @@ export function ownMessage(identity: OwnIdentity, generation: number): ToWorker 
     thumbprint: identity.verified.cnfThumbprint,
     expiresAt: identity.verified.expiresAt,
   }
+}
+
+export function bundleMessage(bundle: TrustBundle): ToWorker {
+  return { type: 'bundle', kids: bundle.keys.map(({ kid }) => kid) }
 }
 
 /** This Pod as policies select it. */

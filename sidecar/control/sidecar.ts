@@ -8,7 +8,7 @@ import { createGatePolicy, type GatePolicy, type GateSettings } from '../datapat
 import type { FromWorker, ToWorker } from '../datapath/messages.ts'
 import { openConntrack } from '../netlink/conntrack.ts'
 import { openSockDiag } from '../netlink/sock-diag.ts'
-import { isSameSubject, ownMessage, subjectOf } from './briefing.ts'
+import { bundleMessage, isSameSubject, ownMessage, subjectOf } from './briefing.ts'
 import { createDirectoryMirror } from './directory-mirror.ts'
 import { reviewFlows } from './flow-review.ts'
 import { type Condition, createHealthServer } from './health.ts'
@@ -114,7 +114,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
 
   function setBundle(next: TrustBundle): void {
     bundle = next
-    worker.tell({ type: 'bundle', kids: next.keys.map(({ kid }) => kid) })
+    worker.tell(bundleMessage(next))
   }
 
   // ---- the packet path ----
@@ -123,6 +123,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
     script: workerScript,
     data: () => ({ settings: gateSettings(), queueTcp: QUEUE_TCP, queueOther: QUEUE_OTHER }),
     briefing: () => [
+      ...(bundle ? [bundleMessage(bundle)] : []),
       ...(identity ? [ownMessage(identity, generation)] : []),
       ...policyMessages(),
       { type: 'ready', ready },

@@ -62,7 +62,10 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
     sockets: openSockets(),
     report: (report) => tell({ type: 'refusal', report }),
   })
-  const held = createHeldPackets(MAXIMUM_HELD_PACKETS)
+  const held = createHeldPackets(MAXIMUM_HELD_PACKETS, (evicted) => {
+    drop(outcome, 'busy')
+    answer(evicted.queue, evicted.id)
+  })
   const outcome = createOutcome()
   const packet = createPacket()
   const queued = createQueuedPacket()
