@@ -8,7 +8,7 @@ import { createGatePolicy, type GatePolicy, type GateSettings } from '../datapat
 import type { FromWorker, ToWorker } from '../datapath/messages.ts'
 import { openConntrack } from '../netlink/conntrack.ts'
 import { openSockDiag } from '../netlink/sock-diag.ts'
-import { bundleMessage, isSameSubject, ownMessage, subjectOf } from './briefing.ts'
+import { bundleMessage, isSameSubject, ownMessage, policiesMessage, subjectOf } from './briefing.ts'
 import { createDirectoryMirror } from './directory-mirror.ts'
 import { reviewFlows } from './flow-review.ts'
 import { type Condition, createHealthServer } from './health.ts'
@@ -311,7 +311,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
 
   function policyMessages(): ToWorker[] {
     if (!identity || !policiesSynced) return []
-    return [{ type: 'policies', policies, subject: subjectOf(identity) }]
+    return [policiesMessage(policies, subjectOf(identity))]
   }
 
   // ---- running connections ----
