@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { DEFAULT_INJECTION_SETTINGS, type InjectionSettings } from '../webhook/admission/settings.ts'
+import { DEFAULT_INJECTION_SETTINGS, type InjectionSettings, NODE_FLAGS } from '../webhook/admission/settings.ts'
 import { LAB_ADDRESSES } from './network.ts'
 import { CHECKOUT } from './sandbox.ts'
 
@@ -10,7 +10,7 @@ export const LAB_ISSUER = {
   name: 'synguard-webhook.synguard-system.svc',
 } as const
 
-const NODE = [process.execPath, '--no-warnings', '--disable-sigusr1', '--max-semi-space-size=1']
+const NODE = [process.execPath, '--no-warnings', ...NODE_FLAGS]
 
 /**
  * The installation's settings for the lab: the sidecar of this checkout, policies from a directory of the run.
