@@ -62,7 +62,8 @@ describe.each(WHEN)('a recorded handshake, put in again %s', (_when, passTime) =
   }
 
   it.each<[string, Partial<Connection>]>([
-    ['the same numbers of the client', { clientIsn: 1_000 }],
+    ['the same number of the client', { clientIsn: 1_000 }],
+    ['the same number of the server', { serverIsn: 0xffff_ff00 }],
     ['new numbers', {}],
     ['another port of the client', { clientPort: 40_077 }],
     ['another port of the server', { serverPort: 81 }],

@@ -122,3 +122,56 @@ describe('a WIT that held once', () => {
     expect(judge(client, 'in', fromServer(c, SYN_ACK, { payload })).action).toBe('drop')
   })
 })
+
+describe('where a WIT speaks from', () => {
+  it('the node’s address stands for the Pod itself alone (its own Service, masqueraded), never for another Pod', async () => {
+    const { client, server } = await twoPods()
+    await establish(connect(client, server, { clientPort: 1 }))
+    const { syn } = await shakeHands(connect(client, server))
+    syn.set([10, 244, 0, 1], 12)
+    expect(judge(server, 'in', syn)).toMatchObject({ action: 'refuse', refusal: 'wit-address' })
+  })
+
+  it('behind a Service too a server answers from an address of its WIT, or its answer is none', async () => {
+    const { client, server } = await twoPods()
+    const dialled = Buffer.from([10, 96, 0, 9])
+    const elsewhere = { ...server, address: Buffer.from([10, 244, 0, 66]) }
+    const c = connect(client, elsewhere)
+    const syn = judge(client, 'out', fromClient(c, SYN, { to: dialled })).packet
+    elsewhere.address.copy(syn, 16)
+    await settle(server, 'in', syn)
+    const synAck = (await settle(server, 'out', fromServer(c, SYN_ACK))).packet
+    synAck.set(dialled, 12)
+    expect(await settle(client, 'in', synAck)).toMatchObject({
+      action: 'drop',
+      refusal: 'wit-address',
+      reply: undefined,
+    })
+  })
+})
+
+describe('our own WIT that comes back', () => {
+  it('is a relay’s where we saw ourselves at an address that is neither ours nor the node’s', async () => {
+    const { client } = await twoPods()
+    const service = Buffer.from([10, 96, 0, 7])
+    const stranger = { ...client, address: Buffer.from([10, 244, 0, 99]) }
+    await establish(connect(client, client, { clientPort: 1 }))
+    // As if the own server half had taken the relay's address for one of the WIT's.
+    for (const known of client.gate.peers.findByUid(client.identity.uid)) {
+      client.gate.peers.add({ ...known, addresses: [...known.addresses, stranger.address] })
+    }
+    const backends = [{ address: '10.244.0.2', port: 80, guarded: true, pod: client.identity }]
+    const ports = [{ protocol: 'TCP', port: 80, backends }] as const
+    const directory = { '10.96.0.7': { kind: 'service', namespace: 'shop', name: 'self', ports } } as const
+    const c = connect(client, client)
+    const syn = judge(client, 'out', fromClient(c, SYN, { to: service })).packet
+    stranger.address.copy(syn, 12)
+    syn.set(client.address, 16)
+    expect((await settle(client, 'in', syn)).action).toBe('pass')
+    const synAck = (await settle(client, 'out', fromServer({ ...c, client: stranger }, SYN_ACK))).packet
+    synAck.set(service, 12)
+    synAck.set(client.address, 16)
+    const verdict = await settle(client, 'in', synAck, 0, directory)
+    expect({ action: verdict.action, flags: verdict.packet.readUInt8(33) }).toEqual({ action: 'pass', flags: 0x14 })
+  })
+})

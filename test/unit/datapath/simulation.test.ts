@@ -18,11 +18,11 @@ async function threePods(): Promise<[TestPod, TestPod, TestPod]> {
   return pods
 }
 
-async function run(choices: Choices) {
+async function run(choices: Choices, steps = 900) {
   const [client, server, mallory] = await threePods()
   const early = await establish(connect(client, server, { clientIsn: 9, serverIsn: 10 }))
   const c = connect(client, server, { clientIsn: 50_000, serverIsn: 3_000_000_000 })
-  const result = await simulate(c, mallory, choices, [early.syn, early.synAck, early.proof])
+  const result = await simulate(c, mallory, choices, [early.syn, early.synAck, early.proof], steps)
   return { violations: result.violations, received: result.server.received }
 }
 
@@ -46,6 +46,25 @@ describe('the same with an attacker who sees everything', () => {
         expect(await run({ numbers: list, loss: 0.2, duplication: 0.3, attack: 0.8, hostileSteps: 120 })).toEqual(
           FINISHED,
         )
+      }),
+      { numRuns: 200, endOnFailure: true },
+    )
+  })
+})
+
+describe('the same where the policies of one end deny from some step on', () => {
+  const denial = fc.record({
+    end: fc.constantFrom('client', 'server'),
+    step: fc.oneof(fc.constant(0), fc.integer({ min: 1, max: 40 })),
+  })
+
+  it('nothing is released without both decisions, nor after one was taken back', async () => {
+    await fc.assert(
+      fc.asyncProperty(numbers, denial, async (list, denied) => {
+        const choices = { numbers: list, loss: 0.3, duplication: 0.3, attack: 0.6, hostileSteps: 80, denial: denied }
+        const { violations, received } = await run(choices, 160)
+        expect(violations).toEqual([])
+        if (denied.step === 0) expect(received).toBe('')
       }),
       { numRuns: 200, endOnFailure: true },
     )

@@ -3,11 +3,25 @@
  * packet. Time goes in steps of 100 ms; everything that is chosen comes from a list of numbers.
  */
 import { MARK_INDEX, MARK_PROVED, MARK_RELEASED } from '../../../api/marks.ts'
+import { FRAME_PROOF, PROOF_BYTES } from '../../../sidecar/handshake/frame.ts'
 import { createPacket, decodePacket } from '../../../sidecar/packet/decode.ts'
-import { ACK, type Connection, flip, fromClient, fromServer, RST, SYN, SYN_ACK, settle, type TestPod } from './pods.ts'
+import {
+  ACK,
+  type Connection,
+  flip,
+  fromClient,
+  fromServer,
+  RST,
+  SYN,
+  SYN_ACK,
+  setPolicies,
+  settle,
+  type TestPod,
+} from './pods.ts'
 
 const STEP_MILLISECONDS = 100
 const GREETING = Buffer.from('hello')
+const FORGERY = Buffer.from('forged')
 
 /** One end's conntrack entry and TCP, for the one connection that is simulated. */
 interface End {
@@ -31,6 +45,8 @@ interface InFlight {
   readonly to: 'client' | 'server'
   readonly bytes: Buffer
   readonly forged: boolean
+  /** Lost where its connection is released by then. */
+  readonly early: boolean
   at: number
 }
 
@@ -42,7 +58,16 @@ export interface Choices {
   readonly attack: number
   /** Steps after which the network is fair and the attacker silent. */
   readonly hostileSteps: number
+  /** From this step on the policies of this end allow nobody. */
+  readonly denial?: { readonly end: 'client' | 'server'; readonly step: number }
 }
+
+const NOBODY = `
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: { name: nobody, namespace: shop }
+spec: { podSelector: {}, policyTypes: [Ingress, Egress], ingress: [], egress: [] }
+`
 
 /**
  * Runs the connection until both ends are established and the data arrived, or the steps are used up. `earlier` is what
@@ -67,13 +92,26 @@ export async function simulate(
   let chosen = 0
   const choose = (): number => choices.numbers[chosen++ % choices.numbers.length] ?? 0
   const hostile = (): boolean => now < choices.hostileSteps
+  const denied = (end: End): boolean =>
+    choices.denial !== undefined &&
+    now >= choices.denial.step &&
+    end === (choices.denial.end === 'client' ? client : server)
+  /** Proofs that the client's sidecar sent, and whether one of them has come to the server. */
+  const proofs: Buffer[] = []
+  let proofArrived = false
 
   function put(to: 'client' | 'server', bytes: Buffer): void {
     recorded.push({ to, bytes })
     if (hostile() && choose() < choices.loss) return
     const copies = hostile() && choose() < choices.duplication ? 2 : 1
     for (let copy = 0; copy < copies; copy++) {
-      network.push({ to, bytes, forged: false, at: now + 1 + (hostile() ? Math.floor(choose() * 12) : 0) })
+      network.push({
+        to,
+        bytes,
+        forged: false,
+        early: false,
+        at: now + 1 + (hostile() ? Math.floor(choose() * 12) : 0),
+      })
     }
   }
 
@@ -95,16 +133,18 @@ export async function simulate(
 
   const other = (end: End): 'client' | 'server' => (end === client ? 'server' : 'client')
 
-  async function arrive(end: End, { bytes, forged }: InFlight): Promise<void> {
+  async function arrive(end: End, { bytes, forged, early }: InFlight): Promise<void> {
+    if (early && end.mark !== 0) return
     const packet = decoded(bytes)
     const syn = (packet.flags & SYN) !== 0
     if (end.mark !== 0 && !syn) return receive(end, bytes, forged)
     const before = end.mark
+    if (end === server && proofs.some((proof) => proof.equals(bytes))) proofArrived = true
     const verdict = await settle(end.pod, 'in', bytes, before)
     // A forged answer to a SYN has its numbers right: whoever knows them could as well send the reset that it meets.
     if (forged && end.state === 'syn-sent' && (decoded(verdict.packet).flags & RST) !== 0) return
     if (verdict.reply) put(other(end), verdict.reply)
-    if (end === client && verdict.reply && isProof(verdict.reply)) proofSeen = true
+    if (end === client && verdict.reply && isProof(verdict.reply)) proofs.push(verdict.reply)
     if (verdict.action === 'refuse') {
       // Before the honest SYN is here, whoever knows its number could as well send the reset.
       if (!(forged && end.state === 'listen')) put(other(end), resetOf(end, bytes))
@@ -114,12 +154,14 @@ export async function simulate(
       end.mark = (MARK_RELEASED | verdict.mark) >>> 0
       const index = end.pod.gate.peers.findByUid((end === client ? c.server : c.client).identity.uid)[0]?.index
       if ((end.mark & MARK_INDEX) !== index) violations.push(`${other(end)} was taken for another`)
-      if (end === server && !proofSeen) violations.push('the server released before the client sent a proof')
+      if (end === server && !proofArrived) violations.push('the server released without the client’s proof')
+      if (denied(end)) violations.push(`the ${end === client ? 'client' : 'server'} released what its policies deny`)
+      if (end === client && choices.denial?.end === 'server' && choices.denial.step === 0) {
+        violations.push('the client released though the server’s policies never allowed it')
+      }
     }
     if (verdict.action === 'pass' || verdict.action === 'release') receive(end, verdict.packet, forged)
   }
-
-  let proofSeen = false
 
   function receive(end: End, bytes: Buffer, forged: boolean): void {
     const packet = decoded(bytes)
@@ -133,7 +175,8 @@ export async function simulate(
       const acknowledged = end.state === 'syn-sent' && packet.acknowledgement === (c.clientIsn + 1) >>> 0
       if (!acknowledged && packet.sequence !== expected >>> 0) return
       if (end.state === 'syn-sent' && !acknowledged) return
-      violations.push(`${end === client ? 'client' : 'server'} was reset${forged ? ' by a forged packet' : ''}`)
+      if (choices.denial === undefined || now < choices.denial.step)
+        violations.push(`${end === client ? 'client' : 'server'} was reset${forged ? ' by a forged packet' : ''}`)
       end.state = 'closed'
       return
     }
@@ -170,12 +213,12 @@ export async function simulate(
     }
   }
 
-  /** Puts in what was recorded, as it is, moved, damaged or renumbered, or something with Mallory's own WIT. */
+  /** Puts in what was recorded, as it is, moved, damaged or renumbered, data, or something with Mallory's own WIT. */
   function attack(): void {
     const pick = recorded[Math.floor(choose() * recorded.length)]
     if (!pick) return
     const bytes = Buffer.from(pick.bytes)
-    const kind = Math.floor(choose() * 7)
+    const kind = Math.floor(choose() * 9)
     let to = pick.to
     if (kind === 1) bytes.writeUInt32BE(Math.floor(choose() * 0xffff_ffff), 24)
     // What a released connection carries is no longer the sidecars' to protect: frames alone are damaged.
@@ -183,18 +226,39 @@ export async function simulate(
     if (kind === 3 && bytes.length > 40) return inject(to, bytes.subarray(0, 40))
     if (kind === 4) to = to === 'client' ? 'server' : 'client'
     if (kind === 5) bytes.writeUInt32BE(Math.floor(choose() * 0xffff_ffff), 28)
+    if (kind === 7) return renumber(to, bytes)
+    // On a released connection these would be TCP's own to judge: whoever sees its numbers can always write into it.
+    if (kind === 8) return inject('server', fromClient(c, ACK, { payload: FORGERY }), true)
     if (kind === 6 && to === 'server') mallory.section.copy(bytes, Math.min(bytes.length, 64))
     inject(to, bytes)
   }
 
-  function inject(to: 'client' | 'server', bytes: Buffer): void {
+  /** A recorded frame under the numbers of the connection under way. */
+  function renumber(to: 'client' | 'server', bytes: Buffer): void {
+    if (bytes.length <= 46) return
+    const payload = Buffer.from(bytes.subarray(40))
+    const type = payload.readUInt8(5)
+    if (to === 'client') return inject(to, fromServer(c, SYN_ACK, { payload }))
+    inject(
+      to,
+      type === FRAME_PROOF
+        ? fromClient(c, ACK, { payload, sequence: (c.clientIsn + 1 - PROOF_BYTES) >>> 0 })
+        : fromClient(c, SYN, { payload }),
+    )
+  }
+
+  function inject(to: 'client' | 'server', bytes: Buffer, early = false): void {
     const rebuilt = Buffer.from(bytes)
     rebuilt.writeUInt16BE(rebuilt.length, 2)
-    network.push({ to, bytes: rebuilt, forged: true, at: now + 1 + Math.floor(choose() * 6) })
+    network.push({ to, bytes: rebuilt, forged: true, early, at: now + 1 + Math.floor(choose() * 6) })
   }
 
   for (; now < steps && server.received === ''; now++) {
     for (const end of [client, server]) end.pod.gate.nowMilliseconds += STEP_MILLISECONDS
+    if (choices.denial?.step === now) {
+      const { gate, identity } = choices.denial.end === 'client' ? c.client : c.server
+      setPolicies(gate, identity, NOBODY)
+    }
     await timers()
     if (hostile() && choose() < choices.attack) attack()
     const due = network.filter(({ at }) => at <= now)
