@@ -1,4 +1,4 @@
-/** The rounds: in each, every variant once at parallel 1, once at parallel 64, and one bulk transfer. */
+/** The rounds: in each, every variant once at parallel 1, once at parallel 64, and two bulk transfers. */
 import { runCommand } from '../../lab/command.ts'
 import type { Field, Variant } from './field.ts'
 import { bulk, connect, inside, type LoadFigures } from './load.ts'
@@ -7,7 +7,8 @@ import { processorMicroseconds } from './process-cost.ts'
 
 export const PARALLEL = [1, 64] as const
 export type Parallel = (typeof PARALLEL)[number]
-const BULK_SECONDS = 1
+/** Of each of the two transfers of a round. */
+const BULK_SECONDS = 0.7
 
 /** What one load cost. */
 export interface LoadSample extends LoadFigures {
@@ -79,8 +80,11 @@ export async function measureRound(field: Field, options: BenchOptions, round: n
       loads.set(`${variant.name} ${parallel}`, await measureLoad(field, variant, count, parallel))
     }
   }
+  // There and back, so that a drift of the machine weighs on all alike.
   const bulks = new Map<string, number>()
-  for (const { name, target } of order) bulks.set(name, await bulk(field.load, target, BULK_SECONDS))
+  for (const { name, target } of [...order, ...order.toReversed()]) {
+    bulks.set(name, (bulks.get(name) ?? 0) + (await bulk(field.load, target, BULK_SECONDS)) / 2)
+  }
   const loadOf = (name: string, parallel: Parallel): LoadSample => {
     const sample = loads.get(`${name} ${parallel}`)
     if (sample === undefined) throw new Error(`${name} was not measured`)
