@@ -99,9 +99,12 @@ export async function simulate(
   /** Proofs that the client's sidecar sent, and whether one of them has come to the server. */
   const proofs: Buffer[] = []
   let proofArrived = false
+  /** Frames of the server's SYN-ACKs; from the first one on its number is known on the wire. */
+  const answers: Buffer[] = []
 
   function put(to: 'client' | 'server', bytes: Buffer): void {
     recorded.push({ to, bytes })
+    if (to === 'client' && decoded(bytes).flags === SYN_ACK) answers.push(bytes.subarray(40))
     if (hostile() && choose() < choices.loss) return
     const copies = hostile() && choose() < choices.duplication ? 2 : 1
     for (let copy = 0; copy < copies; copy++) {
@@ -154,6 +157,9 @@ export async function simulate(
       end.mark = (MARK_RELEASED | verdict.mark) >>> 0
       const index = end.pod.gate.peers.findByUid((end === client ? c.server : c.client).identity.uid)[0]?.index
       if ((end.mark & MARK_INDEX) !== index) violations.push(`${other(end)} was taken for another`)
+      if (end === client && !answers.some((frame) => frame.equals(bytes.subarray(40)))) {
+        violations.push('the client released by what the server’s sidecar never said')
+      }
       if (end === server && !proofArrived) violations.push('the server released without the client’s proof')
       if (denied(end)) violations.push(`the ${end === client ? 'client' : 'server'} released what its policies deny`)
       if (end === client && choices.denial?.end === 'server' && choices.denial.step === 0) {
@@ -226,6 +232,8 @@ export async function simulate(
     if (kind === 3 && bytes.length > 40) return inject(to, bytes.subarray(0, 40))
     if (kind === 4) to = to === 'client' ? 'server' : 'client'
     if (kind === 5) bytes.writeUInt32BE(Math.floor(choose() * 0xffff_ffff), 28)
+    // Who does not know the server's number yet has to guess.
+    if (kind >= 7 && answers.length === 0) return
     if (kind === 7) return renumber(to, bytes)
     // On a released connection these would be TCP's own to judge: whoever sees its numbers can always write into it.
     if (kind === 8) return inject('server', fromClient(c, ACK, { payload: FORGERY }), true)
