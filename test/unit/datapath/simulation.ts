@@ -96,7 +96,7 @@ export async function simulate(
     choices.denial !== undefined &&
     now >= choices.denial.step &&
     end === (choices.denial.end === 'client' ? client : server)
-  /** Proofs that the client's sidecar sent, and whether one of them has come to the server. */
+  /** Proof frames that the client's sidecar sent, and whether one of them has come to the server. */
   const proofs: Buffer[] = []
   let proofArrived = false
   /** Frames of the server's SYN-ACKs; from the first one on its number is known on the wire. */
@@ -142,12 +142,12 @@ export async function simulate(
     const syn = (packet.flags & SYN) !== 0
     if (end.mark !== 0 && !syn) return receive(end, bytes, forged)
     const before = end.mark
-    if (end === server && proofs.some((proof) => proof.equals(bytes))) proofArrived = true
+    if (end === server && proofs.some((proof) => proof.equals(bytes.subarray(40)))) proofArrived = true
     const verdict = await settle(end.pod, 'in', bytes, before)
     // A forged answer to a SYN has its numbers right: whoever knows them could as well send the reset that it meets.
     if (forged && end.state === 'syn-sent' && (decoded(verdict.packet).flags & RST) !== 0) return
     if (verdict.reply) put(other(end), verdict.reply)
-    if (end === client && verdict.reply && isProof(verdict.reply)) proofs.push(verdict.reply)
+    if (end === client && verdict.reply && isProof(verdict.reply)) proofs.push(verdict.reply.subarray(40))
     if (verdict.action === 'refuse') {
       // Before the honest SYN is here, whoever knows its number could as well send the reset.
       if (!(forged && end.state === 'listen')) put(other(end), resetOf(end, bytes))
