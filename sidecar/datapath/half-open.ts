@@ -12,7 +12,9 @@ export interface HalfOpen {
   kind: 'identified' | 'plain' | 'own'
   peer: KnownPeer | undefined
   version: number
+  /** nonce_c of the last SYN, and of the first that was answered. */
   readonly nonce: Buffer
+  readonly firstNonce: Buffer
   clientIsn: number
   /** Set once the server's SYN-ACK was seen; `serverIsn` is its sequence number. */
   answered: boolean
@@ -98,6 +100,7 @@ function createSlot(): HalfOpen {
     peer: undefined,
     version: 0,
     nonce: Buffer.alloc(NONCE_BYTES),
+    firstNonce: Buffer.alloc(NONCE_BYTES),
     clientIsn: 0,
     answered: false,
     serverIsn: 0,

@@ -155,7 +155,7 @@ function buildRepeatedSynAck(gate: Gate, slot: HalfOpen, bytes: Buffer, packet: 
     gate.own,
     slot.peer,
     slot.version,
-    slot.nonce,
+    slot.repeats % 2 === 1 ? slot.firstNonce : slot.nonce,
     gate.nowMilliseconds / 1000,
     synAck,
     repeatedPacket,

@@ -58,7 +58,10 @@ export function handleSyn(gate: Gate, mark: number, bytes: Buffer, packet: Packe
     if (!slot.answered && (mark & MARK_STALE) !== 0 && !gate.sockets.isEstablished(bytes, packet, true)) {
       gate.sockets.reopenTracking(bytes, packet)
     }
-    bytes.copy(slot.nonce, 0, frame.start + NONCE_AT, frame.start + NONCE_AT + NONCE_BYTES)
+    const nonceAt = frame.start + NONCE_AT
+    // A copy with another nonce may be an attacker's: whom the first one's SYN-ACK released can be asked by it alone.
+    if (!slot.answered) bytes.copy(slot.firstNonce, 0, nonceAt, nonceAt + NONCE_BYTES)
+    bytes.copy(slot.nonce, 0, nonceAt, nonceAt + NONCE_BYTES)
   }
   pass(outcome, stripPayload(bytes, packet, outcome.packet))
 }

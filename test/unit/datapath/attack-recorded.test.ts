@@ -3,6 +3,7 @@
  * them into what it recorded.
  */
 import { describe, expect, it } from '@jest/globals'
+import { MARK_RELEASED } from '../../../api/marks.ts'
 import { PROOF_BYTES } from '../../../sidecar/handshake/frame.ts'
 import {
   ACK,
@@ -138,6 +139,23 @@ describe('what belongs to another connection that is under way', () => {
 })
 
 describe('what was altered on the way', () => {
+  it('a copy of the SYN with another nonce does not keep a client, released already, from proving again', async () => {
+    const { client, server } = await twoPods()
+    const c = connect(client, server)
+    const { syn, synAckIn } = await shakeHands(c)
+    judge(server, 'in', flip(syn, FRAME_AT + 8))
+    judge(server, 'out', fromServer(c, SYN_ACK))
+    judge(server, 'in', flip(syn, FRAME_AT + 9))
+    const actions: string[] = []
+    for (let round = 0; round < 2; round++) {
+      advance([client, server], 300)
+      const { reply } = judge(server, 'in', fromClient(c, ACK, { payload: Buffer.from('late') }))
+      const again = judge(client, 'in', reply ?? Buffer.alloc(0), (MARK_RELEASED | synAckIn.mark) >>> 0)
+      actions.push(again.action)
+    }
+    expect(actions).toContain('release')
+  })
+
   it('a SYN with another nonce gets an answer that its client does not take', async () => {
     const { client, server } = await twoPods()
     await establish(connect(client, server, { clientPort: 1 }))
