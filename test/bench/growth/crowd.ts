@@ -16,7 +16,8 @@ import { CHECKOUT } from '../../../lab/sandbox.ts'
 import { DEFAULT_INJECTION_SETTINGS } from '../../../webhook/admission/settings.ts'
 import { ECHO_PORT } from '../load.ts'
 import { CROWD_QUEUE, type CrowdAnswers, type CrowdPod, type CrowdRequest } from './crowd-protocol.ts'
-import { addressOf, CALLERS, type Field, PLAIN } from './field.ts'
+import { addressOf, type Field } from './field.ts'
+import { CALLERS, PLAIN } from './namespaces.ts'
 
 /** Addresses of the crowd: none of the lab's own Pods comes that far. */
 const NETWORK = '10.244.128.0/18'

@@ -9,13 +9,7 @@ import { createLab, type Lab } from '../../../lab/lab.ts'
 import type { RunningPod } from '../../../lab/pod.ts'
 import { CHECKOUT } from '../../../lab/sandbox.ts'
 import { compile, inside } from '../load.ts'
-
-/** Guarded, and the namespace whose policies grow. */
-export const SERVERS = 'servers'
-/** Guarded, without policies: its Pods read a folder of their own. */
-export const CALLERS = 'callers'
-/** Not guarded. */
-export const PLAIN = 'plain'
+import { CALLERS, PLAIN, SERVERS } from './namespaces.ts'
 
 export interface Field {
   readonly lab: Lab

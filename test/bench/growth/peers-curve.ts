@@ -2,7 +2,8 @@
 import { residentMegabytes } from '../process-cost.ts'
 import type { Spread } from '../statistics.ts'
 import { createCrowd } from './crowd.ts'
-import { CALLERS, type Field, PLAIN, pause, readMetrics, SERVERS, sidecarPid } from './field.ts'
+import { type Field, pause, readMetrics, sidecarPid } from './field.ts'
+import { CALLERS, PLAIN, SERVERS } from './namespaces.ts'
 import { putCallersPolicy } from './policies.ts'
 import { measureSetUp, measureTurns, type Pair } from './set-up.ts'
 

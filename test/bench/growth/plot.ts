@@ -21,7 +21,7 @@ export interface Plot {
 const WIDTH = 720
 const HEIGHT = 400
 const LEFT = 84
-const RIGHT = 24
+const RIGHT = 40
 const TOP = 48
 const BOTTOM = 56
 const LEGEND_ROW = 20
@@ -52,9 +52,10 @@ interface Domain {
   readonly high: number
 }
 
-/** 1, 2 and 5 times powers of ten, or powers of ten alone where these already span three. */
+/** 1, 2 and 5 times powers of ten; more within one power of ten, and powers of ten alone where these span three. */
 export function ticksOf({ low, high }: Domain): number[] {
-  const factors = high / low > 1_000 ? [1] : [1, 2, 5]
+  const span = high / low
+  const factors = span >= 1_000 ? [1] : span > 10 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 7]
   const ticks: number[] = []
   for (let exponent = Math.floor(Math.log10(low)) - 1; exponent <= Math.ceil(Math.log10(high)); exponent++) {
     for (const factor of factors) {

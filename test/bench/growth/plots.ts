@@ -26,6 +26,7 @@ const X_POLICIES = { label: 'NetworkPolicies in the namespace' }
 const X_PEERS = { label: "peers that the server's sidecar knows" }
 const X_FLOWS = { label: 'released connections to one Pod' }
 const Y_SET_UP = { label: 'set-up, median, microseconds' }
+const Y_RATIO = { label: 'guarded over plain TCP' }
 
 /** By file name, without its ending. */
 type Plots = Readonly<Record<string, Plot>>
@@ -41,6 +42,16 @@ function policiesPlots(points: readonly PoliciesPoint[]): Plots {
       series: [
         line('both Pods guarded', (point) => point.guardedMicroseconds),
         line('plain TCP', (point) => point.plainMicroseconds),
+      ],
+    },
+    'policies-ratio': {
+      title: 'Set-up time as a multiple of plain TCP, against policies',
+      x: X_POLICIES,
+      y: Y_RATIO,
+      series: [
+        line('median of the rounds', ({ ratio }) => ratio.median),
+        line('highest round', ({ ratio }) => ratio.maximum),
+        line('lowest round', ({ ratio }) => ratio.minimum),
       ],
     },
     'policies-change': {
@@ -69,6 +80,15 @@ function peersPlots(points: readonly PeersPoint[]): Plots {
         line('guarded, two clients in turn', (point) => point.turnsMicroseconds),
         line('plain TCP, one client', (point) => point.plainMicroseconds),
         line('plain TCP, two clients in turn', (point) => point.turnsPlainMicroseconds),
+      ],
+    },
+    'peers-ratio': {
+      title: 'Set-up time as a multiple of plain TCP, against known peers',
+      x: X_PEERS,
+      y: Y_RATIO,
+      series: [
+        line('one client, median of the rounds', ({ ratio }) => ratio.median),
+        line('two clients in turn, median of the rounds', ({ turnsRatio }) => turnsRatio.median),
       ],
     },
     memory: {

@@ -1,6 +1,6 @@
 /** A namespace's policies, as many as one likes: like those of real namespaces, and only one of them lets callers in. */
 import type { Lab } from '../../../lab/lab.ts'
-import { CALLERS, SERVERS } from './field.ts'
+import { CALLERS, SERVERS } from './namespaces.ts'
 
 /** Policies in a file: a directory source reads at most 1,000 files. */
 const POLICIES_PER_FILE = 100

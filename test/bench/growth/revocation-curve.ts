@@ -3,7 +3,8 @@ import type { ChildProcessWithoutNullStreams } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import type { RunningPod } from '../../../lab/pod.ts'
 import { residentMegabytes } from '../process-cost.ts'
-import { addressOf, CALLERS, type Field, pause, SERVERS, sidecarPid } from './field.ts'
+import { addressOf, type Field, pause, sidecarPid } from './field.ts'
+import { CALLERS, SERVERS } from './namespaces.ts'
 import { awaitReview, stateOfReviews } from './reviews.ts'
 
 export interface RevocationPoint {

@@ -3,7 +3,7 @@ import type { PodIdentity } from '../../../api/identity.ts'
 import { compile } from '../../../policy/compile.ts'
 import { evaluate } from '../../../policy/evaluate.ts'
 import { parseNetworkPolicies } from '../../../policy/parse.ts'
-import { CALLERS, SERVERS } from '../../bench/growth/field.ts'
+import { CALLERS, SERVERS } from '../../bench/growth/namespaces.ts'
 import { makePolicies } from '../../bench/growth/policies.ts'
 
 const compiled = (count: number) => {

@@ -35,8 +35,12 @@ describe('ticks of a logarithmic axis', () => {
     expect(ticksOf({ low: 0.1, high: 20 })).toEqual([0.1, 0.2, 0.5, 1, 2, 5, 10, 20])
   })
 
-  it('are powers of ten alone where these span more than three', () => {
-    expect(ticksOf({ low: 1, high: 10_000 })).toEqual([1, 10, 100, 1_000, 10_000])
+  it('are more where all lie within one power of ten', () => {
+    expect(ticksOf({ low: 2, high: 5 })).toEqual([2, 3, 4, 5])
+  })
+
+  it('are powers of ten alone where these span three or more', () => {
+    expect(ticksOf({ low: 1, high: 1_000 })).toEqual([1, 10, 100, 1_000])
   })
 
   it('bound the domain, which holds every value and is never empty', () => {
@@ -72,7 +76,7 @@ describe('a plot', () => {
 
   it('names both axes and every tick, with thousands set apart', () => {
     const wide = drawPlot({ ...PLOT, series: [{ name: 'one', points: [[1, 1], [10_000, 2]] }] }) // biome-ignore format: one line
-    expect(all(wide, />([\d,]+)<\/text>/g)).toEqual(['1', '10', '100', '1,000', '10,000', '1', '2'])
+    expect(all(wide, />([\d,.]+)<\/text>/g)).toEqual(['1', '10', '100', '1,000', '10,000', '1', '1.5', '2'])
     expect(all(svg, />(peers|microseconds)<\/text>/g)).toEqual(['peers', 'microseconds'])
   })
 
