@@ -73,6 +73,8 @@ async function main(args: readonly string[]): Promise<number> {
       throw new OptionError('needs root: it makes network namespaces and rules; run it again with sudo')
     }
     const results = await run(options)
+    // Beside the object the table is for whoever watches.
+    if (options.json) process.stderr.write(toText(results))
     process.stdout.write(options.json ? `${JSON.stringify(toJson(results))}\n` : toText(results))
     return failedConnections(results) === 0 ? 0 : 1
   } catch (error) {

@@ -21,7 +21,7 @@ export const HELP = `Measures connection set-up and bulk transfer, rounds interl
 
   npm run bench [-- OPTIONS]
 
-  --json                print one JSON object in place of the table
+  --json                print one JSON object; the table goes to standard error
   --rounds N            default 7
   --connections N       for each variant and round at parallel 64, default 8000; a quarter of it at parallel 1
   --first-contacts N    Pods that the server never met, default 20
