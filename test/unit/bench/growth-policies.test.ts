@@ -25,19 +25,19 @@ const caller = (team: string): PodIdentity => ({
 
 describe('the policies of the growth bench', () => {
   it('are as many as asked for, each with a name of its own', () => {
-    for (const count of [1, 2, 1_000]) {
+    for (const count of [1, 2, 100]) {
       const names = compiled(count).policies.map(({ name }) => name)
       expect([names.length, new Set(names).size]).toEqual([count, count])
     }
   })
 
   it('select the server with one of ten, by five peers each, and the last lets callers in', () => {
-    const { ingress } = compiled(1_001).compiled
-    expect(ingress.rules.map(({ peers }) => peers?.length)).toEqual([...new Array(100).fill(5), 1])
+    const { ingress } = compiled(101).compiled
+    expect(ingress.rules.map(({ peers }) => peers?.length)).toEqual([...new Array(10).fill(5), 1])
   })
 
   it('allow a caller by the last rule alone, and nobody else', () => {
-    const { compiled: policy } = compiled(1_001)
+    const { compiled: policy } = compiled(101)
     const decide = (team: string) => {
       const pod = caller(team)
       return evaluate(
