@@ -1,7 +1,5 @@
 import { X509Certificate } from 'node:crypto'
-import { createServer as createHttpServer, type RequestListener, type Server } from 'node:http'
 import { createServer as createHttpsServer } from 'node:https'
-import type { AddressInfo } from 'node:net'
 import type { Logger } from 'pino'
 import type { VoidEntry } from '../api/identity.ts'
 import type { ServingCertificate } from '../certs/serving.ts'
@@ -11,11 +9,13 @@ import type { InjectionSettings } from './admission/settings.ts'
 import type { Cluster } from './cluster.ts'
 import { createDirectory } from './directory/directory.ts'
 import { WebhookError } from './errors.ts'
+import { createHealthServer, type HealthServer } from './health.ts'
 import type { Authority } from './issuer/authority.ts'
 import { createIssuer } from './issuer/issuer.ts'
 import { voidRelabelled } from './issuer/relabel.ts'
 import { createVoidList } from './issuer/voids.ts'
 import { CONNECTIONS } from './limits.ts'
+import { closeServer, listenOn } from './listen.ts'
 import { createWebhookMetrics } from './metrics.ts'
 import { createRoutes } from './routes.ts'
 import type { WebhookSettings } from './settings.ts'
@@ -29,6 +29,8 @@ export interface ServerOptions {
   /** How Pods are injected; without it `/mutate` refuses. */
   readonly injection?: InjectionSettings
   readonly log: Logger
+  /** A health server that runs already, and that its owner closes; without it there is one of its own. */
+  readonly health?: HealthServer
   /** Seconds since the epoch. */
   readonly now?: () => number
   /** From 0 up to 1. */
@@ -55,9 +57,6 @@ const TLS_HANDSHAKE_TIMEOUT_MS = 5_000
 /** Longer than the API server and sidecars pause, so that they seldom need a new handshake. */
 const KEEP_ALIVE_MS = 75_000
 const HEADER_BYTES = 16_384
-const CLOSE_MS = 1_000
-/** Health and metrics are asked by few. */
-const HEALTH_CONNECTIONS = 64
 
 /**
  * The webhook's two servers over a cluster: HTTPS for admission and the issuer, plain HTTP for health and metrics.
@@ -130,24 +129,19 @@ export function createServer(options: ServerOptions): WebhookServer {
   // Strangers and scanners: their handshakes fail without a line each.
   https.on('tlsClientError', (error) => log.debug({ code: (error as NodeJS.ErrnoException).code }, 'TLS refused'))
 
-  const health = createHttpServer(
-    { requestTimeout: REQUEST_TIMEOUT_MS, headersTimeout: HEADERS_TIMEOUT_MS },
-    healthListener(
-      () => ({
-        cluster: cluster.synced(),
-        listening: https.listening,
-        certificate: Date.parse(new X509Certificate(tls.certificatePem).validTo) > now() * 1_000,
-      }),
-      metrics.registry,
-    ),
-  )
-  health.maxConnections = HEALTH_CONNECTIONS
+  const health = options.health ?? createHealthServer({ host: settings.host, port: settings.healthPort })
+  health.setRegistry(metrics.registry)
+  health.addConditions(() => ({
+    cluster: cluster.synced(),
+    listening: https.listening,
+    certificate: Date.parse(new X509Certificate(tls.certificatePem).validTo) > now() * 1_000,
+  }))
 
   return {
     async listen() {
-      const port = await listen(https, settings.port, settings.host)
+      const port = await listenOn(https, settings.port, settings.host)
       try {
-        return { port, healthPort: await listen(health, settings.healthPort, settings.host) }
+        return { port, healthPort: await health.listen() }
       } catch (error) {
         https.close()
         throw error
@@ -162,7 +156,7 @@ export function createServer(options: ServerOptions): WebhookServer {
       streams.close()
       stopRelabelled()
       directory.close()
-      await Promise.all([close(https), close(health)])
+      await Promise.all([closeServer(https), options.health === undefined ? health.close() : undefined])
     },
   }
 }
@@ -181,53 +175,4 @@ function requireAgreement(settings: WebhookSettings, injection: InjectionSetting
 
 function secureContext({ certificatePem, privateKeyPem }: ServingCertificate) {
   return { cert: certificatePem, key: privateKeyPem, minVersion: 'TLSv1.2' as const }
-}
-
-/** /healthz says that the process runs, /readyz that it can answer; both name what does not hold. */
-function healthListener(
-  conditions: () => Readonly<Record<string, boolean>>,
-  registry: { contentType: string; metrics(): Promise<string> },
-): RequestListener {
-  return (request, response) => {
-    const path = request.url?.split('?', 1)[0]
-    const json = (status: number, body: unknown) =>
-      response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(body))
-    if (request.method !== 'GET' && request.method !== 'HEAD') {
-      json(405, { error: { code: 'method-not-allowed', message: 'Use GET.' } })
-    } else if (path === '/healthz') {
-      json(200, { status: 'ok' })
-    } else if (path === '/readyz') {
-      const current = conditions()
-      const ready = Object.values(current).every(Boolean)
-      json(ready ? 200 : 503, { status: ready ? 'ok' : 'failed', conditions: current })
-    } else if (path === '/metrics') {
-      registry.metrics().then(
-        (text) => response.writeHead(200, { 'content-type': registry.contentType }).end(text),
-        () => json(500, { error: { code: 'internal', message: 'Metrics could not be collected.' } }),
-      )
-    } else {
-      json(404, { error: { code: 'not-found', message: 'There is /healthz, /readyz and /metrics.' } })
-    }
-  }
-}
-
-function listen(server: Server, port: number, host: string): Promise<number> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(port, host, () => {
-      server.off('error', reject)
-      resolve((server.address() as AddressInfo).port)
-    })
-  })
-}
-
-/** Lets answers under way be sent, for a moment. */
-function close(server: Server): Promise<void> {
-  return new Promise((resolve) => {
-    const timer = setTimeout(() => server.closeAllConnections(), CLOSE_MS)
-    server.close(() => {
-      clearTimeout(timer)
-      resolve()
-    })
-  })
 }

@@ -18,10 +18,10 @@ export interface ApiClient {
   /** The parsed answer. Rejects with ApiError. */
   send<Answer>(request: ApiRequest): Promise<Answer>
   /**
-   * The open answer of a watch, line by line, parsed. Its iteration throws ApiError where the connection is lost or
-   * silent for longer than WATCH_SILENCE_MS.
+   * The open answer of a watch, line by line, parsed; `onOpen` is called once it is open, which may be long before the
+   * first line. Its iteration throws ApiError where the connection is lost or silent for longer than WATCH_SILENCE_MS.
    */
-  watch(request: Omit<ApiRequest, 'method' | 'body'>): AsyncGenerator<unknown, void, void>
+  watch(request: Omit<ApiRequest, 'method' | 'body'>, onOpen: () => void): AsyncGenerator<unknown, void, void>
 }
 
 /** From the start to the end of an answer; the API server gives up on most requests after 60 s, we long before. */
@@ -74,9 +74,10 @@ export function createApiClient(connection: ApiConnection): ApiClient {
         throw new ApiError('api-answer', `The answer to ${request.method} ${request.path} is no JSON.`)
       }
     },
-    async *watch(request) {
+    async *watch(request, onOpen) {
       const response = await open({ ...request, method: 'GET' }, WATCH_SILENCE_MS)
       if (!isSuccess(response)) throw refusal({ ...request, method: 'GET' }, response, await readText(response))
+      onOpen()
       try {
         for await (const line of readLines(response)) yield line
       } catch (error) {

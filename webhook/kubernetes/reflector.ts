@@ -60,6 +60,10 @@ export function createReflector<Kind extends KubernetesObject>(options: Reflecto
   let contactAt = performance.now()
   let running: Promise<void> | undefined
 
+  function heard(): void {
+    contactAt = performance.now()
+  }
+
   function put(key: string, after: Kind | undefined): void {
     const before = objects.get(key)
     if (before === undefined && after === undefined) return
@@ -84,7 +88,7 @@ export function createReflector<Kind extends KubernetesObject>(options: Reflecto
         query: { ...selector, limit: String(PAGE), ...(token && { continue: token }) },
         signal: stopping.signal,
       })
-      contactAt = performance.now()
+      heard()
       for (const item of page.items ?? []) found.set(keyOf(item), strip(item))
     } while (page.metadata?.continue)
     for (const key of [...objects.keys()]) if (!found.has(key)) put(key, undefined)
@@ -98,19 +102,16 @@ export function createReflector<Kind extends KubernetesObject>(options: Reflecto
   /** Follows what changes from resourceVersion on, until the API server ends the watch. */
   async function watch(): Promise<void> {
     const timeoutSeconds = Math.round(WATCH_SECONDS * (0.8 + 0.4 * random()))
-    const events = client.watch({
-      path,
-      query: {
-        ...selector,
-        watch: 'true',
-        allowWatchBookmarks: 'true',
-        resourceVersion: resourceVersion ?? '',
-        timeoutSeconds: String(timeoutSeconds),
-      },
-      signal: stopping.signal,
-    }) as AsyncGenerator<WatchEvent<Kind>, void, void>
+    const query = {
+      ...selector,
+      watch: 'true',
+      allowWatchBookmarks: 'true',
+      resourceVersion: resourceVersion ?? '',
+      timeoutSeconds: String(timeoutSeconds),
+    }
+    const events = client.watch({ path, query, signal: stopping.signal }, heard) as AsyncGenerator<WatchEvent<Kind>>
     for await (const { type, object } of events) {
-      contactAt = performance.now()
+      heard()
       if (type === 'ERROR') {
         const { code = 500, reason = '', message = '' } = object
         throw new ApiError('api-refused', `watch ${path}: ${code} ${reason} ${message}`, { status: code, reason })

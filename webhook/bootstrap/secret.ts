@@ -1,0 +1,71 @@
+import type { V1Secret } from '@kubernetes/client-node'
+import { createSigningKey } from '../../certs/authority.ts'
+import { createServingAuthority } from '../../certs/serving.ts'
+import type { ApiClient } from '../kubernetes/client.ts'
+import { hasStatus } from '../kubernetes/errors.ts'
+import { parseTrust, serializeTrust, type Trust } from './trust.ts'
+
+export interface SecretOptions {
+  readonly client: ApiClient
+  readonly namespace: string
+  readonly name: string
+  /** Seconds since the epoch. */
+  readonly now: () => number
+}
+
+/** Until rotation moves it; a certificate that nobody renews must not end before anybody looks. */
+const SERVING_CA_LIFETIME_SECONDS = 5 * 365 * 86_400
+
+/** A fresh authority: one signing key, one serving CA. */
+export function createTrust(now: number): Trust {
+  const signingKey = createSigningKey()
+  const servingAuthority = createServingAuthority({ now, lifetimeSeconds: SERVING_CA_LIFETIME_SECONDS })
+  return { signingKeys: [signingKey], signingKey, servingAuthorities: [servingAuthority], servingAuthority }
+}
+
+/**
+ * The trust that the Secret holds; where it holds none, a fresh one is written, and only one replica's writing succeeds:
+ * creation fails where the Secret came first, an update where its resourceVersion is not the one that was read. Whoever
+ * loses reads again. Rejects with ApiError where the API server refuses, AuthorityError where the Secret is damaged.
+ */
+export async function obtainTrust(options: SecretOptions): Promise<{ trust: Trust; created: boolean }> {
+  let fresh: Trust | undefined
+  for (;;) {
+    const secret = await readSecret(options)
+    const found = parseTrust(secret?.data)
+    if (found !== undefined) return { trust: found, created: false }
+    fresh ??= createTrust(options.now())
+    if (await writeTrust(options, secret, fresh)) return { trust: fresh, created: true }
+  }
+}
+
+async function readSecret({ client, namespace, name }: SecretOptions): Promise<V1Secret | undefined> {
+  try {
+    return await client.send<V1Secret>({ method: 'GET', path: `/api/v1/namespaces/${namespace}/secrets/${name}` })
+  } catch (error) {
+    if (hasStatus(error, 404)) return undefined
+    throw error
+  }
+}
+
+/** Whether it was written: false where somebody else was first. */
+async function writeTrust(options: SecretOptions, found: V1Secret | undefined, trust: Trust): Promise<boolean> {
+  const { client, namespace, name } = options
+  const path = `/api/v1/namespaces/${namespace}/secrets`
+  const secret = { apiVersion: 'v1', kind: 'Secret', type: 'Opaque' }
+  try {
+    if (found === undefined) {
+      const body = { ...secret, metadata: { name }, stringData: serializeTrust(trust) }
+      await client.send({ method: 'POST', path, body })
+    } else {
+      const body = { ...found, ...secret, stringData: serializeTrust(trust) }
+      await client.send({ method: 'PUT', path: `${path}/${name}`, body })
+    }
+    return true
+  } catch (error) {
+    if (hasStatus(error, 409)) return false
+    // Deleted between reading and writing: the next round makes it.
+    if (found !== undefined && hasStatus(error, 404)) return false
+    throw error
+  }
+}
