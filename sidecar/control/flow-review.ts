@@ -54,24 +54,24 @@ export async function reviewFlows(options: FlowReviewOptions): Promise<FlowRevie
 }
 
 async function reviewOnce(options: FlowReviewOptions): Promise<FlowReview> {
-  const flows: Flow[] = []
-  options.conntrack.dump({ mark: MARK_RELEASED, mask: (MARK_RELEASED | MARK_REVOKED) >>> 0 }, (flow) =>
-    flows.push(flow),
-  )
   const unknown = new Set<string>()
   const undecided: { flow: Flow; direction: Direction }[] = []
   const denied: { flow: Flow; direction: Direction }[] = []
   const inUse = new Set<number>()
-  for (const flow of flows) {
+  let reviewed = 0
+  const released = { mark: MARK_RELEASED, mask: (MARK_RELEASED | MARK_REVOKED) >>> 0 }
+  // Judged as they come, and those that stay allowed not kept: there may be 100,000.
+  options.conntrack.dump(released, (flow) => {
+    reviewed++
     inUse.add(flow.mark & MARK_INDEX)
     const direction = directionOf(flow, options.podAddresses)
-    if ((flow.mark & MARK_OWN) !== 0 || direction === undefined) continue
+    if ((flow.mark & MARK_OWN) !== 0 || direction === undefined) return
     const decision = decideFlow(options, flow, direction)
     if (typeof decision === 'string') {
       unknown.add(decision)
       undecided.push({ flow, direction })
     } else if (!decision.allowed) denied.push({ flow, direction })
-  }
+  })
   if (unknown.size > 0) {
     await Promise.all([...unknown].map(options.resolve))
     for (const { flow, direction } of undecided) {
@@ -85,7 +85,7 @@ async function reviewOnce(options: FlowReviewOptions): Promise<FlowReview> {
     denied.map(({ flow }) => flow),
   )
   return {
-    reviewed: flows.length,
+    reviewed,
     revoked: {
       ingress: denied.filter(({ direction }) => direction === 'ingress').length,
       egress: denied.filter(({ direction }) => direction === 'egress').length,
