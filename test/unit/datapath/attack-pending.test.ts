@@ -57,6 +57,17 @@ describe('a client that shows no WIT and is allowed', () => {
   })
 })
 
+describe('a proof that its client keeps back', () => {
+  it('releases nothing after a policy denied its connection', async () => {
+    const { client, server } = await twoPods()
+    const c = connect(client, server)
+    const { proof } = await shakeHands(c)
+    setPolicies(server.gate, server.identity, NOBODY)
+    expect(judge(server, 'in', proof)).toMatchObject({ action: 'refuse', refusal: 'policy' })
+    expect(judge(server, 'in', fromClient(c, ACK)).action).toBe('drop')
+  })
+})
+
 describe('a server that is sent data without a proof', () => {
   it('asks for the proof five times a second at most, however much comes', async () => {
     const { client, server } = await twoPods()
