@@ -103,6 +103,12 @@ function sidecarRows(results: SoakResults): (string | number)[][] {
   })
 }
 
+/** Milliseconds; under load, with every other sidecar of the machine at the same work. */
+function meanSwap({ counters }: SoakResults): string {
+  const [sum, count] = [counters.get('policy_swap_seconds_sum') ?? 0, counters.get('policy_swap_seconds_count') ?? 0]
+  return count === 0 ? '-' : ((sum / count) * 1000).toFixed(0)
+}
+
 export function toText(results: SoakResults): string {
   const figures = figuresOf(results)
   const { failures, stalls, transfers } = figures
@@ -136,6 +142,7 @@ export function toText(results: SoakResults): string {
     ]),
     '',
     formatTable([['all sidecars', 'count'], ...counters]),
+    `a change of policy was in force, with all connections judged again, after ${meanSwap(results)} ms on average`,
     '',
     ...(results.reasons.length === 0 ? ['every rule holds'] : ['BROKEN:', ...results.reasons]),
     '',

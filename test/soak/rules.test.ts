@@ -128,12 +128,12 @@ describe('the rules of the soak', () => {
       'many stalls',
       {
         guarded: accountFor(
-          Array.from({ length: 400 }, () => incident({ event: 'stall' })),
+          Array.from({ length: 1_400 }, () => incident({ event: 'stall' })),
           [],
           [],
         ),
       },
-      /^400 connections took over a second.*; 0 of plain/,
+      /^1400 connections took over a second.*; 0 of plain/,
     ],
     [
       'a lost byte',

@@ -38,8 +38,11 @@ const RSS_GROWTH = { factor: 1.1, megabytes: 5 } as const
 const DESCRIPTOR_GROWTH = 8
 /** The file is written anew when most of it is old; between that it may grow. */
 const STATE_BYTES_OF_A_ROW = 4_096
-/** Stalls that a busy machine may cause, beside those of plain TCP: one in so many connections. */
-const CONNECTIONS_OF_A_STALL = 5_000
+/**
+ * Stalls beside those of plain TCP: one in so many connections, and a few batches that met a control plane without a
+ * processor, as where every sidecar of a small machine judges its connections again at once.
+ */
+const STALLS = { share: 1_000, least: 200 } as const
 const SHOWN = 10
 
 type Figure = 'rssMegabytes' | 'descriptors'
@@ -113,7 +116,7 @@ function connectionReasons({ connections, guarded, plain }: Observed): string[] 
     )
   }
   const [stalls, plainStalls] = [guarded.stalls.none.length, plain.stalls.none.length]
-  if (stalls > plainStalls + Math.max(connections / CONNECTIONS_OF_A_STALL, SHOWN)) {
+  if (stalls > plainStalls + Math.max(connections / STALLS.share, STALLS.least)) {
     reasons.push(
       `${stalls} connections took over a second without a kill or a denial; ${plainStalls} of plain TCP's did`,
     )

@@ -96,7 +96,8 @@ export interface Totals {
   sums(): ReadonlyMap<string, number>
 }
 
-const isCounter = (name: string): boolean => /_total(\{|$)/.test(name)
+/** Counters, and the parts of a histogram from which a mean follows. */
+const isCounter = (name: string): boolean => /_total(\{|$)|_seconds_(sum|count)$/.test(name)
 
 export function createTotals(): Totals {
   const kept: Metrics[] = []
