@@ -1,5 +1,6 @@
 import { generateKeyPairSync, type KeyObject } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
+import { SynguardError } from '../../api/errors.ts'
 import { HEADER_PROOF, HEADER_WIT, type IdentityRequest, type TrustBundle } from '../../api/identity.ts'
 import { exportPublicJwk, jwkThumbprint } from '../../certs/authority.ts'
 import { SKEW_SECONDS } from '../../certs/limits.ts'
@@ -43,7 +44,7 @@ export interface IdentityClientOptions {
   readonly log: LogSink
   /** Hears of each new identity, in order. */
   readonly onIdentity: (identity: OwnIdentity, reason: string) => void
-  readonly onFailure?: (error: ControlError) => void
+  readonly onFailure?: (error: SynguardError) => void
 }
 
 export interface IdentityClient {
@@ -113,7 +114,7 @@ export function createIdentityClient(options: IdentityClientOptions): IdentityCl
     const told = error instanceof Error ? error : new Error(String(error))
     const code = 'code' in told ? told.code : 'internal'
     log.warn({ reason, code, error: told.message, attempt: failures, retryInMs }, 'no identity obtained')
-    if (told instanceof ControlError) options.onFailure?.(told)
+    if (told instanceof SynguardError) options.onFailure?.(told)
   }
 
   function renewalWaitMs(identity: OwnIdentity): number {

@@ -178,15 +178,22 @@ describe('the identity client', () => {
 
   it('refuses a WIT that the bundle in the answer does not sign', async () => {
     const issue = issueIdentity(key)
-    const { client, lines } = await start({}, async (request, response, body) => {
-      const end = response.end.bind(response)
-      response.end = ((text: string) =>
-        end(JSON.stringify({ ...JSON.parse(text), bundle: trustBundle([createSigningKey()]) }))) as typeof response.end
-      await issue(request, response, body)
-    })
+    const told: string[] = []
+    const { client, lines } = await start(
+      { onFailure: ({ code }) => told.push(code) },
+      async (request, response, body) => {
+        const end = response.end.bind(response)
+        response.end = ((text: string) =>
+          end(
+            JSON.stringify({ ...JSON.parse(text), bundle: trustBundle([createSigningKey()]) }),
+          )) as typeof response.end
+        await issue(request, response, body)
+      },
+    )
     client.start()
     await until(() => lines.length > 0)
     expect(lines[0]).toMatchObject({ code: 'wit-unknown-key' })
+    expect(told).toEqual(['wit-unknown-key'])
   })
 
   it('keeps the identity where a renewal fails', async () => {
