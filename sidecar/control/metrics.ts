@@ -61,6 +61,8 @@ export const METRICS = {
   half_open_connections: gauge('Connections in the ring between SYN and the reuse of their slot.'),
   known_peers: gauge('Verified WITs of peers that the packet path keeps.'),
   identity_table_rows: gauge('Peer identities in the table that connection marks point into.'),
+  conntrack_entries: gauge("Entries in the kernel's table of connections of this Pod."),
+  conntrack_maximum: gauge('Entries at which the kernel drops new connections.'),
   policy_count: gauge('NetworkPolicies of the namespace that stand.'),
   policies_synced: gauge('1 once the policies were read in full, else 0.'),
   policy_swap_seconds: histogram(

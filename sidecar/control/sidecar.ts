@@ -9,6 +9,7 @@ import type { FromWorker, ToWorker } from '../datapath/messages.ts'
 import { openConntrack } from '../netlink/conntrack.ts'
 import { openSockDiag } from '../netlink/sock-diag.ts'
 import { bundleMessage, isSameSubject, ownMessage, policiesMessage, subjectOf } from './briefing.ts'
+import { watchConntrackRoom } from './conntrack-room.ts'
 import { createDirectoryMirror } from './directory-mirror.ts'
 import { reviewFlows } from './flow-review.ts'
 import { type Condition, createHealthServer } from './health.ts'
@@ -32,6 +33,7 @@ import { relabelled } from './voids.ts'
 import { startWorker } from './worker-supervisor.ts'
 
 const RULES_CHECK_MILLISECONDS = 30_000
+const CONNTRACK_CHECK_MILLISECONDS = 2_000
 /** Above this many rows of the identity table the expired ones are freed. */
 const PRUNE_ROWS = 10_000
 /** A namespace's relabel makes all its Pods renew: not all at the same moment. */
@@ -403,6 +405,14 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
       if (!condition.ok) metrics.byName.rules_mismatch_total.inc()
       rules = condition
       updateReady()
+    },
+    log,
+  })
+  watchConntrackRoom({
+    intervalMs: CONNTRACK_CHECK_MILLISECONDS,
+    onRoom: ({ entries, maximum }) => {
+      metrics.byName.conntrack_entries.set(entries)
+      metrics.byName.conntrack_maximum.set(maximum)
     },
     log,
   })
