@@ -1,6 +1,7 @@
 /**
  * `npm run build [-- FOLDER]`: bundles what runs in a cluster, and the command line, into dist/, which is made
- * anew, or FOLDER, which must be empty or missing. `sidecar/` is complete: copied elsewhere it needs Node 26 and nothing else.
+ * anew, or FOLDER, which must be empty or missing. `sidecar/` and `webhook/` are complete: copied elsewhere they need Node
+ * 26 and nothing else.
  */
 import { cpSync, existsSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { basename, join, resolve } from 'node:path'
@@ -13,6 +14,7 @@ const ENTRIES = [
   { source: 'sidecar/main.ts', folder: 'sidecar', name: 'main' },
   { source: 'sidecar/datapath/worker.ts', folder: 'sidecar', name: 'worker' },
   { source: 'sidecar/init.ts', folder: 'sidecar', name: 'init' },
+  { source: 'webhook/main.ts', folder: 'webhook', name: 'main' },
   { source: 'cli/main.ts', folder: 'cli', name: 'synguard' },
 ] as const
 
@@ -75,7 +77,7 @@ else if (existsSync(target) && readdirSync(target).length > 0) {
 await bundle(target)
 copyKoffi(join(target, 'sidecar', 'node_modules'))
 const { name, version, license } = JSON.parse(readFileSync(join(CHECKOUT, 'package.json'), 'utf8'))
-for (const folder of [target, join(target, 'sidecar')]) {
+for (const folder of [target, join(target, 'sidecar'), join(target, 'webhook')]) {
   writeFileSync(join(folder, 'package.json'), `${JSON.stringify({ name, version, license, type: 'module' })}\n`)
 }
 for (const file of listFiles(target)) {

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll } from '@jest/globals'
 import { describeCluster } from '../contract/cluster.ts'
+import { describeSidecar } from '../contract/sidecar.ts'
 import { CONTROL_PLANE_TIMEOUT_MS, type ControlPlane, startControlPlane } from './control-plane.ts'
 import { createApiStage } from './stage.ts'
 
@@ -10,3 +11,5 @@ beforeAll(async () => {
 afterAll(() => control?.stop(), CONTROL_PLANE_TIMEOUT_MS)
 
 describeCluster('the cluster of an API server', async () => createApiStage(control.admin))
+
+describeSidecar('the sidecar at the webhook of an API server', async () => createApiStage(control.admin))

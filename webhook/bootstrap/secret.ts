@@ -1,8 +1,11 @@
 import type { V1Secret } from '@kubernetes/client-node'
+import type { Logger } from 'pino'
 import { createSigningKey } from '../../certs/authority.ts'
+import type { AuthorityError } from '../../certs/errors.ts'
 import { createServingAuthority } from '../../certs/serving.ts'
 import type { ApiClient } from '../kubernetes/client.ts'
 import { hasStatus } from '../kubernetes/errors.ts'
+import { createReflector } from '../kubernetes/reflector.ts'
 import { parseTrust, serializeTrust, type Trust } from './trust.ts'
 
 export interface SecretOptions {
@@ -68,4 +71,35 @@ async function writeTrust(options: SecretOptions, found: V1Secret | undefined, t
     if (found !== undefined && hasStatus(error, 404)) return false
     throw error
   }
+}
+
+/**
+ * Hands on what the Secret holds whenever that changes. What is gone or cannot be read is reported, and the last trust
+ * stands. The result ends it.
+ */
+export function followTrust(
+  { client, namespace, name }: SecretOptions,
+  { log, random }: { readonly log: Logger; readonly random: () => number },
+  onTrust: (trust: Trust) => void,
+): () => Promise<void> {
+  const reflector = createReflector<V1Secret>({
+    client,
+    path: `/api/v1/namespaces/${namespace}/secrets`,
+    fieldSelector: `metadata.name=${name}`,
+    strip: (secret) => secret,
+    onChange(_, secret) {
+      try {
+        const trust = parseTrust(secret?.data)
+        if (trust !== undefined) onTrust(trust)
+        else log.error({ secret: name }, 'the Secret of the authority is gone or empty; its last content stands')
+      } catch (error) {
+        const { code, message } = error as AuthorityError
+        log.error({ secret: name, code, error: message }, 'the Secret of the authority is damaged; the last one stands')
+      }
+    },
+    log,
+    random,
+  })
+  reflector.start()
+  return () => reflector.stop()
 }

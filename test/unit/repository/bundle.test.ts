@@ -25,6 +25,7 @@ describe('npm run build', () => {
   it.each([
     ['sidecar/init.js', /^Installs Synguard's iptables rules/],
     ['sidecar/main.js', /^Synguard's sidecar: decides/],
+    ['webhook/main.js', /^Synguard's webhook: puts/],
     ['cli/synguard.js', /^synguard COMMAND/],
   ])('makes %s, which runs outside of the checkout', (file, help) => {
     expect(run(join('dist', file), '--help')).toMatch(help)

@@ -1,0 +1,109 @@
+import type { Logger } from 'pino'
+import { type CaPublisher, startCaPublisher } from './bootstrap/publisher.ts'
+import { followTrust, obtainTrust } from './bootstrap/secret.ts'
+import { caBundle, type Trust } from './bootstrap/trust.ts'
+import { createHealthServer } from './health.ts'
+import { describeError, type Installation } from './installation.ts'
+import { type ApiClient, createApiClient } from './kubernetes/client.ts'
+import { createKubernetesCluster, type KubernetesCluster } from './kubernetes/cluster.ts'
+import { loadConnection } from './kubernetes/connection.ts'
+import { persist } from './kubernetes/retry.ts'
+import { createNamespaceController } from './namespaces/controller.ts'
+import { findIssuerUrl, type ServeOptions, serve } from './serve.ts'
+
+/** One replica of the webhook over a real cluster. */
+export interface Replica {
+  /** Answers requests a while longer, no longer ready, then ends everything. */
+  stop(): Promise<void>
+}
+
+const now = () => Math.floor(Date.now() / 1_000)
+const random = Math.random
+
+/**
+ * Starts a replica; resolves once its health server listens. What it needs of the API server it asks for until it gets
+ * it, not ready meanwhile. Rejects where a port is taken, ApiError `api-credentials` where there is no API server to ask.
+ */
+export async function startReplica(installation: Installation, log: Logger): Promise<Replica> {
+  const { host, healthPort: port } = installation.webhook
+  const connection = loadConnection(installation.kubeconfigPath)
+  const client = createApiClient(connection)
+  const cluster = createKubernetesCluster({ client, log, random })
+  const health = createHealthServer({ host, port })
+  const ending = new AbortController()
+  let parts: Parts | undefined
+  health.addConditions(() => ({
+    started: parts !== undefined,
+    trusted: parts?.publisher.published() ?? false,
+    staying: !ending.signal.aborted,
+  }))
+  log.info({ healthPort: await health.listen(), server: connection.server.host }, 'starting')
+  cluster.start()
+  const starting = startParts({ installation, cluster, health, log, now }, client, ending.signal).then(
+    (started) => {
+      parts = started
+    },
+    (error) => {
+      // Only what cannot be mended by waiting comes here: a port that is taken, settings that contradict each other.
+      log.fatal(describeError(error), 'cannot start')
+      process.exit(1)
+    },
+  )
+
+  return {
+    async stop() {
+      ending.abort()
+      await starting
+      const drainMs = parts === undefined ? 0 : installation.drainMs
+      log.info({ drainMs }, 'ending')
+      // Requests still come until every kube-proxy and API server has heard that this replica is not ready.
+      await new Promise((resolve) => setTimeout(resolve, drainMs))
+      await parts?.stop()
+      await cluster.stop()
+      await health.close()
+      connection.close()
+    },
+  }
+}
+
+/** What runs once authority and address are known. */
+interface Parts {
+  readonly publisher: CaPublisher
+  stop(): Promise<void>
+}
+
+/** Resolves with undefined where `signal` ends it before. */
+async function startParts(
+  options: ServeOptions & { readonly cluster: KubernetesCluster },
+  client: ApiClient,
+  signal: AbortSignal,
+): Promise<Parts | undefined> {
+  const { installation, cluster, log } = options
+  const { names, namespace, webhook } = installation
+  const retry = { log, signal, random }
+  const secret = { client, namespace, name: names.secret, now }
+  const obtained = await persist('the authority', retry, () => obtainTrust(secret))
+  if (obtained === undefined) return undefined
+  log.info({ created: obtained.created, kid: obtained.trust.signingKey.kid }, 'the authority is known')
+  const issuerUrl = await persist("the Service's address", retry, async () => findIssuerUrl(installation, cluster))
+  if (issuerUrl === undefined) return undefined
+
+  const serving = await serve(options, issuerUrl, obtained.trust)
+  const { namespaceLabel } = webhook
+  const namespaces = createNamespaceController({ cluster, client, namespaceLabel, log, random })
+  const publisher = startCaPublisher({ client, name: names.webhookConfiguration, log, random })
+  const take = (trust: Trust) => {
+    serving.setTrust(trust)
+    namespaces.setCaBundle(caBundle(trust))
+    publisher.setBundle(caBundle(trust))
+  }
+  take(obtained.trust)
+  const unfollow = followTrust(secret, { log, random }, take)
+  namespaces.start()
+  return {
+    publisher,
+    async stop() {
+      await Promise.all([unfollow(), publisher.stop(), namespaces.stop(), serving.close()])
+    },
+  }
+}
