@@ -39,6 +39,8 @@ export interface Cluster {
   reviewToken(token: string, audience: string): Promise<TokenReview>
   /** The object of that name, as last seen; Namespaces and Nodes have no namespace. */
   get<Kind extends ClusterKind>(kind: Kind, name: string, namespace?: string): ClusterKinds[Kind] | undefined
+  /** Asks the cluster itself for an object: what was last seen may be behind. Rejects where it cannot be asked. */
+  read<Kind extends ClusterKind>(kind: Kind, name: string, namespace?: string): Promise<ClusterKinds[Kind] | undefined>
   /** All objects of a kind as last seen. */
   list<Kind extends ClusterKind>(kind: Kind): Iterable<ClusterKinds[Kind]>
   /**

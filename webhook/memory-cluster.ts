@@ -70,6 +70,10 @@ export function createMemoryCluster(options: { now: () => number }): MemoryClust
     get(kind, name, namespace) {
       return objects[kind].get(keyOf(name, namespace))
     },
+    async read(kind, name, namespace) {
+      if (!available) throw new Error('the cluster in memory is set unavailable')
+      return objects[kind].get(keyOf(name, namespace))
+    },
     list(kind) {
       return objects[kind].values()
     },

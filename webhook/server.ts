@@ -1,9 +1,12 @@
 import { X509Certificate } from 'node:crypto'
 import { createServer as createHttpsServer } from 'node:https'
+import type { V1Namespace } from '@kubernetes/client-node'
 import type { Logger } from 'pino'
 import type { VoidEntry } from '../api/identity.ts'
 import type { ServingCertificate } from '../certs/serving.ts'
+import { isSelected } from './admission/inject.ts'
 import { mutate } from './admission/mutate.ts'
+import type { NamespaceFacts } from './admission/namespace.ts'
 import { isGuarded } from './admission/pod.ts'
 import type { InjectionSettings } from './admission/settings.ts'
 import type { Cluster } from './cluster.ts'
@@ -102,10 +105,14 @@ export function createServer(options: ServerOptions): WebhookServer {
     mutate: injection === undefined ? undefined : (review) => mutate(review, lookupNamespace, injection, logError),
   })
 
-  function lookupNamespace(name: string) {
-    const { metadata } = cluster.get('Namespace', name) ?? {}
-    if (metadata === undefined) return undefined
-    return { name, labels: { ...metadata.labels }, annotations: { ...metadata.annotations } }
+  /**
+   * The API server calls for selected namespaces alone. Where ours was not seen as one yet, its label is younger than
+   * our knowledge: taking its Pod for one to be skipped would let it in unguarded.
+   */
+  async function lookupNamespace(name: string): Promise<NamespaceFacts | undefined> {
+    const seen = namespaceFacts(name, cluster.get('Namespace', name))
+    if (seen !== undefined && isSelected(seen.labels, namespaceLabel)) return seen
+    return namespaceFacts(name, await cluster.read('Namespace', name))
   }
 
   function logError(error: unknown): void {
@@ -159,6 +166,12 @@ export function createServer(options: ServerOptions): WebhookServer {
       await Promise.all([closeServer(https), options.health === undefined ? health.close() : undefined])
     },
   }
+}
+
+function namespaceFacts(name: string, namespace: V1Namespace | undefined): NamespaceFacts | undefined {
+  if (namespace === undefined) return undefined
+  const { labels, annotations } = namespace.metadata ?? {}
+  return { name, labels: { ...labels }, annotations: { ...annotations } }
 }
 
 /** Pods that are injected but get no identity, or one of another trust domain, would never become ready. */

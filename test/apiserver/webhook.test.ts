@@ -45,12 +45,8 @@ function pod(metadata: V1Pod['metadata'], spec: Partial<V1Pod['spec']> = {}): V1
   return { ...(metadata && { metadata }), spec: { containers: [{ name: 'app', image: 'app:1' }], ...spec } }
 }
 
-/** Makes a Pod, once the webhook knows its namespace: right after its creation it says 503 for a moment. */
-async function createPod(namespace: string, body: V1Pod, query: Record<string, string> = {}): Promise<V1Pod> {
-  return until(`Pod ${body.metadata?.name ?? body.metadata?.generateName}`, () =>
-    unless(503, control.admin.send<V1Pod>({ method: 'POST', path: pathOf('Pod', namespace), query, body })),
-  )
-}
+const createPod = (namespace: string, body: V1Pod, query: Record<string, string> = {}) =>
+  control.admin.send<V1Pod>({ method: 'POST', path: pathOf('Pod', namespace), query, body })
 
 const names = ({ spec }: V1Pod) => [
   spec?.initContainers?.map(({ name }) => name),
@@ -122,6 +118,22 @@ describe('a Pod that is made in a labelled namespace', () => {
   it('is not touched in a namespace without the label', async () => {
     await createNamespace(control.admin, 'plain')
     expect(names(await createPod('plain', pod({ name: 'web' })))).toEqual([undefined, ['app']])
+  })
+
+  it('is guarded from the very moment of the label on', async () => {
+    for (let round = 0; round < 20; round++) {
+      const name = `moment-${round}`
+      await createNamespace(control.admin, name)
+      const body = { metadata: { labels: LABELS } }
+      await control.admin.send({
+        method: 'PATCH',
+        path: pathOf('Namespace', undefined, name),
+        contentType: MERGE,
+        body,
+      })
+      const made = await createPod(name, pod({ name: 'web' }))
+      expect(names(made)).toEqual([['synguard-init', 'synguard-sidecar'], ['app']])
+    }
   })
 
   it('is warned about where its namespace enforces a Pod Security that refuses the sidecar', async () => {

@@ -81,6 +81,17 @@ export function describeCluster(name: string, createStage: () => Promise<Stage>)
       expect(stage.cluster.get('Pod', 'web', namespace)).toBeUndefined()
     })
 
+    it('reads from the cluster itself what was accepted, seen or not', async () => {
+      await stage.put('Pod', pod(namespace, 'web', { app: 'web' }))
+      const { cluster } = stage
+      expect((await cluster.read('Pod', 'web', namespace))?.metadata).toMatchObject({
+        namespace,
+        labels: { app: 'web' },
+      })
+      expect((await cluster.read('Namespace', namespace))?.metadata?.name).toBe(namespace)
+      expect(await cluster.read('Pod', 'other', namespace)).toBeUndefined()
+    })
+
     it('tells nobody who ended it', async () => {
       let heard = 0
       const ended = stage.cluster.subscribe(() => heard++)

@@ -2,7 +2,8 @@ import type { Logger } from 'pino'
 import type { Cluster, ClusterChange, ClusterKind, ClusterKinds } from '../cluster.ts'
 import type { BackoffLimits } from './backoff.ts'
 import type { ApiClient } from './client.ts'
-import { PATHS, STRIP } from './objects.ts'
+import { hasStatus } from './errors.ts'
+import { pathOfKind, pathOfObject, STRIP } from './objects.ts'
 import { createReflector, type Reflector } from './reflector.ts'
 import { reviewToken } from './token-review.ts'
 
@@ -47,7 +48,7 @@ export function createKubernetesCluster(options: KubernetesClusterOptions): Kube
   function reflect<Kind extends ClusterKind>(kind: Kind): Reflector<ClusterKinds[Kind]> {
     return createReflector<ClusterKinds[Kind]>({
       client,
-      path: PATHS[kind],
+      path: pathOfKind(kind),
       strip: STRIP[kind],
       // The three belong to one kind by construction; the union cannot be told so for a generic one.
       onChange: (before, after) => tell({ kind, before, after } as unknown as ClusterChange),
@@ -75,6 +76,15 @@ export function createKubernetesCluster(options: KubernetesClusterOptions): Kube
     },
     reviewToken: (token, audience) => reviewToken(client, token, audience),
     get: (kind, name, namespace) => reflectors[kind].get(name, namespace),
+    async read<Kind extends ClusterKind>(kind: Kind, name: string, namespace?: string) {
+      try {
+        const path = pathOfObject(kind, name, namespace)
+        return STRIP[kind](await client.send<ClusterKinds[Kind]>({ method: 'GET', path }))
+      } catch (error) {
+        if (hasStatus(error, 404)) return undefined
+        throw error
+      }
+    },
     list: (kind) => reflectors[kind].values(),
     synced: () => all.every((reflector) => reflector.synced() && reflector.silentMs() < staleMs),
     subscribe(listener) {

@@ -11,13 +11,24 @@ import type {
 } from '@kubernetes/client-node'
 import type { ClusterKind, ClusterKinds } from '../cluster.ts'
 
-/** Where the API server has each kind. */
-export const PATHS: Readonly<Record<ClusterKind, string>> = {
-  Pod: '/api/v1/pods',
-  Namespace: '/api/v1/namespaces',
-  Service: '/api/v1/services',
-  EndpointSlice: '/apis/discovery.k8s.io/v1/endpointslices',
-  Node: '/api/v1/nodes',
+const GROUPS: Readonly<Record<ClusterKind, readonly [version: string, resource: string]>> = {
+  Pod: ['/api/v1', 'pods'],
+  Namespace: ['/api/v1', 'namespaces'],
+  Service: ['/api/v1', 'services'],
+  EndpointSlice: ['/apis/discovery.k8s.io/v1', 'endpointslices'],
+  Node: ['/api/v1', 'nodes'],
+}
+
+/** Where the API server has all objects of a kind. */
+export function pathOfKind(kind: ClusterKind): string {
+  return GROUPS[kind].join('/')
+}
+
+/** Where the API server has one object; Namespaces and Nodes have no namespace. */
+export function pathOfObject(kind: ClusterKind, name: string, namespace?: string): string {
+  const [version, resource] = GROUPS[kind]
+  const place = namespace === undefined ? [] : ['namespaces', namespace]
+  return [version, ...place, resource, name].join('/')
 }
 
 const OUR_ANNOTATIONS = 'synguard.io/'
