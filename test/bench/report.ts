@@ -2,6 +2,9 @@
 import { failedConnections, queuedPerConnection, type RatioName, type Results, rssMegabytes } from './results.ts'
 import type { Spread } from './statistics.ts'
 
+/** Queued packets of the yardstick and of Synguard may differ by so much: a few overtake the last verdict. */
+const ALIKE = 0.1
+
 const round = (value: number, digits: number): number => Number(value.toFixed(digits))
 const roundSpread = ({ median, minimum, maximum }: Spread, digits: number): Spread => ({
   median: round(median, digits),
@@ -101,6 +104,14 @@ export function toText(results: Results): string {
     ]),
     `Medians of ${results.rounds} rounds. cpu: processor time of each sidecar a connection at parallel 64.`,
   ]
+  const [ours, yardstick] = [queuedPerConnection(results, 'synguard'), queuedPerConnection(results, 'accept-only')]
+  if (ours !== undefined && yardstick !== undefined) {
+    const difference = Math.abs(ours / yardstick - 1)
+    const counts = `synguard queued ${text(ours, 2)} packets a connection, accept-only ${text(yardstick, 2)}`
+    parts.push(
+      `${counts}: ${difference <= ALIKE ? 'alike within a tenth' : 'NOT the same packets, compare with care'}.`,
+    )
+  }
   const ratios = ratioRows(results)
   if (ratios.length > 0) {
     parts.push('', formatTable([["Synguard's ratios, round by round", 'median', 'min', 'max'], ...ratios]))
