@@ -4,6 +4,7 @@ import { followTrust, obtainTrust } from './bootstrap/secret.ts'
 import { caBundle, type Trust } from './bootstrap/trust.ts'
 import { createHealthServer } from './health.ts'
 import { describeError, type Installation } from './installation.ts'
+import { pause } from './kubernetes/backoff.ts'
 import { type ApiClient, createApiClient } from './kubernetes/client.ts'
 import { createKubernetesCluster, type KubernetesCluster } from './kubernetes/cluster.ts'
 import { loadConnection } from './kubernetes/connection.ts'
@@ -85,6 +86,7 @@ async function startParts(
   const obtained = await persist('the authority', retry, () => obtainTrust(secret))
   if (obtained === undefined) return undefined
   log.info({ created: obtained.created, kid: obtained.trust.signingKey.kid }, 'the authority is known')
+  await awaitSync(cluster, signal)
   const issuerUrl = await persist("the Service's address", retry, async () => findIssuerUrl(installation, cluster))
   if (issuerUrl === undefined) return undefined
 
@@ -106,4 +108,11 @@ async function startParts(
       await Promise.all([unfollow(), publisher.stop(), namespaces.stop(), serving.close()])
     },
   }
+}
+
+const SYNC_CHECK_MS = 50
+
+/** Resolves once everything was listed, or where `signal` ends it; the mirrors themselves say what keeps them. */
+async function awaitSync(cluster: KubernetesCluster, signal: AbortSignal): Promise<void> {
+  while (!cluster.synced() && !signal.aborted) await pause(SYNC_CHECK_MS, signal)
 }

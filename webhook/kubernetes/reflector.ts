@@ -43,8 +43,8 @@ interface WatchEvent<Kind> {
   readonly object: Kind & { readonly code?: number; readonly reason?: string; readonly message?: string }
 }
 
-/** A page of Pods is then a few MB of JSON, which is parsed at once. */
-const PAGE = 500
+/** A page of Pods is then about 2 MB of JSON, which is parsed at once and soon garbage. */
+const PAGE = 200
 /** The API server ends a watch after this, +-20 %, so that watches spread over API servers again. */
 const WATCH_SECONDS = 480
 /** A watch that lived this long was a good one: the next failure starts the waiting times anew. */
