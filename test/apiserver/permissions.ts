@@ -13,7 +13,7 @@ const RBAC = 'rbac.authorization.k8s.io'
 /** In the whole cluster; what has a name can be restricted to it, since lists, watches and applies name their object. */
 const CLUSTER_RULES = (webhookConfiguration: string) => [
   { apiGroups: [''], resources: ['pods', 'namespaces', 'services', 'nodes'], verbs: WATCH },
-  { apiGroups: [''], resources: ['namespaces'], verbs: ['get'] },
+  { apiGroups: [''], resources: ['pods', 'namespaces'], verbs: ['get'] },
   { apiGroups: ['discovery.k8s.io'], resources: ['endpointslices'], verbs: WATCH },
   { apiGroups: ['authentication.k8s.io'], resources: ['tokenreviews'], verbs: ['create'] },
   {

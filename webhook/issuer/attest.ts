@@ -56,14 +56,17 @@ export async function reviewBoundToken(cluster: Cluster, token: string): Promise
 
 /**
  * The live, guarded Pod of a token, asked for from one of the Pod's own addresses. Waits a few seconds for a Pod or an
- * address that the watch has not shown yet. Rejects with WebhookError.
+ * address that the watch has not shown yet; then reads Pod and namespace from the cluster itself. A void of another
+ * replica may be younger than what our watch has shown, and would not reach a WIT with labels of before that is signed
+ * after it. Rejects with WebhookError.
  */
 export async function attestPod(
   options: AttestOptions,
   token: BoundToken,
   remoteAddress: string,
 ): Promise<AttestedPod> {
-  const pod = await awaitPod(options, token)
+  await awaitPod(options, token)
+  const { pod, namespace } = await readPod(options.cluster, token)
   const { metadata, spec } = pod
   if (spec?.nodeName !== token.nodeName || (spec.serviceAccountName ?? 'default') !== token.serviceAccount) {
     throw new WebhookError('pod-mismatch', 'The Pod has another node or service account than its token.')
@@ -73,7 +76,6 @@ export async function attestPod(
   if (deletedAt !== undefined && deletedAt <= options.now()) {
     throw new WebhookError('pod-deleted', 'The Pod is past its deletion time.')
   }
-  const namespace = options.cluster.get('Namespace', token.namespace)
   if (namespace === undefined || !isSelected(namespace.metadata?.labels ?? {}, options.namespaceLabel)) {
     throw new WebhookError('namespace-not-guarded', `Namespace ${token.namespace} is not selected for injection.`)
   }
@@ -87,6 +89,25 @@ export async function attestPod(
     )
   }
   return { pod, namespace, ...(deletedAt === undefined ? {} : { deletedAt }) }
+}
+
+/** Pod and namespace as they stand at the cluster. */
+async function readPod(
+  cluster: Cluster,
+  token: BoundToken,
+): Promise<{ pod: V1Pod; namespace: V1Namespace | undefined }> {
+  let found: [V1Pod | undefined, V1Namespace | undefined]
+  try {
+    found = await Promise.all([
+      cluster.read('Pod', token.podName, token.namespace),
+      cluster.read('Namespace', token.namespace),
+    ])
+  } catch (error) {
+    throw new WebhookError('cluster-unavailable', 'The API server could not be asked for the Pod.', { cause: error })
+  }
+  const [pod, namespace] = found
+  if (pod?.metadata?.uid !== token.podUid) throw new WebhookError('pod-unknown', 'The Pod of the token is gone.')
+  return { pod, namespace }
 }
 
 /** The Pod of the token's name and uid, once it has an address; the watch may be behind the token and the kubelet. */
