@@ -1,5 +1,6 @@
 /** The webhook's process: reads its settings, starts a replica, ends it on SIGTERM. */
 import { readFileSync } from 'node:fs'
+import { WebhookError } from './errors.ts'
 import { describeError, type Installation, parseInstallation } from './installation.ts'
 import { createLog } from './log.ts'
 import { type Replica, startReplica } from './replica.ts'
@@ -22,7 +23,14 @@ const END_MS = 5_000
 
 function readInstallation(): Installation {
   const path = process.env.SYNGUARD_SETTINGS ?? DEFAULT_SETTINGS_PATH
-  return parseInstallation(readFileSync(path, 'utf8'), process.env)
+  let text: string
+  try {
+    text = readFileSync(path, 'utf8')
+  } catch (error) {
+    const { code = 'unreadable' } = error as NodeJS.ErrnoException
+    throw new WebhookError('setting-invalid', `The settings file ${path} cannot be read (${code}).`)
+  }
+  return parseInstallation(text, process.env)
 }
 
 async function main(): Promise<void> {

@@ -259,6 +259,45 @@ describe('what the webhook keeps in a labelled namespace', () => {
     )
   })
 
+  it('has the new owner once the ClusterRole is made anew, or it would be removed as left over', async () => {
+    const path = `/apis/rbac.authorization.k8s.io/v1/clusterroles/${POLICY_READER}`
+    await control.admin.send({ method: 'DELETE', path })
+    const body = { metadata: { name: POLICY_READER }, rules: [] }
+    const made = await control.admin.send<{ metadata: { uid: string } }>({
+      method: 'POST',
+      path: path.replace(/\/[^/]*$/, ''),
+      body,
+    })
+    await until('both to have it', async () => {
+      const found = await Promise.all([read<V1RoleBinding>(binding('kept')), read<V1ConfigMap>(configMap('kept'))])
+      const owners = found.map((one) => one?.metadata?.ownerReferences?.map(({ uid }) => uid).join())
+      return owners.every((owner) => owner === made.metadata.uid)
+    })
+  })
+
+  it('is not fought over by two replicas', async () => {
+    const second = await spawnReplica({ control, names: NAMES })
+    try {
+      await until('ready', async () => (await second.readyz()).status === 200)
+      await createNamespace(control.admin, 'shared', { labels: LABELS })
+      await until('the ConfigMap', () => read(configMap('shared')))
+      await merge(configMap('shared'), { data: { 'ca.crt': 'somebody else' } })
+      await until('the CA', async () => (await read<V1ConfigMap>(configMap('shared')))?.data?.['ca.crt'] === ca)
+      const versions = async () => {
+        const found = await Promise.all([
+          read<V1RoleBinding>(binding('shared')),
+          read<V1ConfigMap>(configMap('shared')),
+        ])
+        return found.map((one) => one?.metadata?.resourceVersion)
+      }
+      const before = await versions()
+      await new Promise((resolve) => setTimeout(resolve, 1_000))
+      expect(await versions()).toEqual(before)
+    } finally {
+      await second.stop()
+    }
+  })
+
   it('goes with the label, but not before the last guarded Pod', async () => {
     await createPod('kept', pod({ name: 'last' }))
     await setLabel('kept', null)
@@ -280,5 +319,15 @@ describe('what the webhook keeps in a labelled namespace', () => {
     await setLabel('later', null)
     await until('the later namespace to be cleared', async () => (await read(configMap('later'))) === undefined)
     expect(await read<V1ConfigMap>(configMap('theirs'))).toMatchObject({ data: { own: 'x' } })
+  })
+})
+
+describe('while the webhook is down', () => {
+  it('labelled namespaces admit nothing new, and all others do', async () => {
+    expect(await replica.stop()).toBe(0)
+    const refusal = await refusalOf(createPod('shop', pod({ name: 'late' })))
+    expect(refusal).toContain('failed calling webhook "pods.synguard.io"')
+    expect(await readPod('shop', 'late')).toBeUndefined()
+    expect(names(await createPod('plain', pod({ name: 'late' })))).toEqual([undefined, ['app']])
   })
 })

@@ -89,12 +89,11 @@ export function createNamespaceController(options: NamespaceControllerOptions): 
     for (const { metadata } of cluster.list('Namespace')) if (metadata?.name !== undefined) queue.add(metadata.name)
   }
 
-  /** A labelled namespace; and one whose label went, until its last guarded Pod did: they live by what is there. */
-  function isNeeded(namespace: V1Namespace): boolean {
-    if (isSelected(namespace.metadata?.labels ?? {}, namespaceLabel)) return true
+  /** A namespace whose label went keeps it all until its last guarded Pod went too: that lives by what is there. */
+  function hasGuardedPods(name: string): boolean {
     for (const { metadata, spec, status } of cluster.list('Pod')) {
-      const isHere = metadata?.namespace === namespace.metadata?.name
-      if (isHere && spec !== undefined && isGuarded(spec) && isLive(status === undefined ? {} : { status })) return true
+      if (metadata?.namespace !== name || spec === undefined || !isGuarded(spec)) continue
+      if (isLive(status === undefined ? {} : { status })) return true
     }
     return false
   }
@@ -108,7 +107,9 @@ export function createNamespaceController(options: NamespaceControllerOptions): 
     if (namespace === undefined || namespace.metadata?.deletionTimestamp !== undefined) return
     const binding = bindings.get(POLICY_READER, name)
     const configMap = configMaps.get(CONFIGMAP_CA, name)
-    if (!isNeeded(namespace)) {
+    const isLabelled = isSelected(namespace.metadata?.labels ?? {}, namespaceLabel)
+    if (!isLabelled && binding === undefined && configMap === undefined) return
+    if (!isLabelled && !hasGuardedPods(name)) {
       await remove(`${RBAC}/namespaces/${name}/rolebindings/${POLICY_READER}`, binding)
       await remove(`/api/v1/namespaces/${name}/configmaps/${CONFIGMAP_CA}`, configMap)
       return
@@ -120,7 +121,7 @@ export function createNamespaceController(options: NamespaceControllerOptions): 
     await keepBinding(binding, policyReaderBinding(name, owner))
     await keepConfigMap(configMap, caConfigMap(name, owner, caBundle))
     const level = refusingPodSecurity(namespace)
-    if (level !== undefined) await warn(namespace, level)
+    if (isLabelled && level !== undefined) await warn(namespace, level)
   }
 
   async function keepBinding(found: V1RoleBinding | undefined, wanted: V1RoleBinding): Promise<void> {
