@@ -56,12 +56,16 @@ export const REFUSAL_REPORTS_PER_SECOND = 50
 /** The previous identity still answers for handshakes that began before a renewal. */
 export const PREVIOUS_IDENTITY_SECONDS = 120
 
-/** Kernel queue lengths: what is over them the kernel drops, and their copies share the receive buffer below. */
-export const QUEUE_TCP_PACKETS = 4_096
+/**
+ * Kernel queue lengths: what is over them the kernel drops, and their copies share the receive buffer below. The kernel
+ * tells us of what the buffer had no room for, and not of what a queue had none for: TCP's queue is longer than the
+ * buffer can hold, 3,500 SYNs with a frame or 6,500 without.
+ */
+export const QUEUE_TCP_PACKETS = 16_384
 export const QUEUE_OTHER_PACKETS = 2_048
 /** Packets are read whole: an MTU may be 64 KiB. */
 export const QUEUE_COPY_BYTES = 0xffff
-export const RECEIVE_BUFFER_BYTES = 8 << 20
+export const RECEIVE_BUFFER_BYTES = 4 << 20
 export const RECEIVE_TIMEOUT_MILLISECONDS = 250
 /** Packets received in one call; their verdicts go out in one send. */
 export const PACKET_BATCH = 32
