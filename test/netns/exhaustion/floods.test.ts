@@ -20,7 +20,7 @@ import {
 } from './field.ts'
 
 /** A machine of two cores that tests other things besides still judges that many. */
-const PACKETS_PER_SECOND = 2_000
+const PACKETS_PER_SECOND = 2_500
 const SECONDS = 9
 const PER_SECOND = 100
 /** Honest connections begin after the flood and end before it. */
