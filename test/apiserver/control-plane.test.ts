@@ -1,6 +1,8 @@
+import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
-import { dirname } from 'node:path'
+import { join } from 'node:path'
 import { afterEach, describe, expect, it } from '@jest/globals'
+import { until } from '../contract/stage.ts'
 import { CONTROL_PLANE_TIMEOUT_MS, type ControlPlane, startControlPlane } from './control-plane.ts'
 
 let started: ControlPlane | undefined
@@ -35,7 +37,24 @@ describe('the control plane for tests', () => {
       await started.stop()
       started = undefined
       expect(processesWith(statePath)).toEqual([])
-      expect(existsSync(dirname(statePath))).toBe(false)
+      expect(existsSync(statePath)).toBe(false)
+    },
+    CONTROL_PLANE_TIMEOUT_MS,
+  )
+
+  it(
+    'leaves nothing either where its owner is killed',
+    async () => {
+      const script = [
+        `const { startControlPlane } = await import('${join(import.meta.dirname, 'control-plane.ts')}')`,
+        'const { statePath } = await startControlPlane()',
+        "process.stdout.write(statePath, () => process.kill(process.pid, 'SIGKILL'))",
+      ].join('\n')
+      const command = ['--no-warnings', '--input-type=module', '-e', script]
+      const { stdout: statePath, signal } = spawnSync(process.execPath, command, { encoding: 'utf8' })
+      expect([signal, statePath]).toEqual(['SIGKILL', expect.stringContaining('synguard-apiserver-')])
+      await until('its processes to end', () => processesWith(statePath).length === 0)
+      await until('its files to go', () => !existsSync(statePath))
     },
     CONTROL_PLANE_TIMEOUT_MS,
   )

@@ -25,8 +25,7 @@ export const CONTROL_PLANE_TIMEOUT_MS = 120_000
 
 /** Starts a control plane; it ends with stop(), and by itself once this process is gone. */
 export async function startControlPlane(flags = ''): Promise<ControlPlane> {
-  const folder = mkdtempSync(join(tmpdir(), 'synguard-apiserver-'))
-  const statePath = join(folder, 'state')
+  const statePath = mkdtempSync(join(tmpdir(), 'synguard-apiserver-'))
   const port = await findPorts()
   const env = {
     ...process.env,
@@ -38,7 +37,7 @@ export async function startControlPlane(flags = ''): Promise<ControlPlane> {
   try {
     await run(join(CLUSTER_SCRIPTS, 'up'), { env, timeout: CONTROL_PLANE_TIMEOUT_MS })
   } catch (error) {
-    rmSync(folder, { recursive: true, force: true })
+    rmSync(statePath, { recursive: true, force: true })
     throw new Error(`no control plane: ${(error as { stderr?: string }).stderr || (error as Error).message}`)
   }
   const kubeconfigPath = join(statePath, 'conf', 'admin.kubeconfig')
@@ -51,7 +50,7 @@ export async function startControlPlane(flags = ''): Promise<ControlPlane> {
     async stop() {
       connection.close()
       await run(join(CLUSTER_SCRIPTS, 'down'), { env })
-      rmSync(folder, { recursive: true, force: true })
+      rmSync(statePath, { recursive: true, force: true })
     },
   }
 }
