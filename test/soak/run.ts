@@ -25,8 +25,8 @@ export interface SoakResults {
   readonly reasons: readonly string[]
 }
 
-/** A short soak has half of them: each takes some seconds, however few its connections are. */
-const partsOf = (connections: number): number => (connections < 100_000 ? 5 : 10)
+/** A short soak has fewer, enough for each disturbance: each takes some seconds, however few its connections are. */
+const partsOf = (connections: number): number => (connections < 100_000 ? 4 : 10)
 /** One disturbance for so many connections of a part, at least one. */
 const CONNECTIONS_OF_A_DISTURBANCE = 25_000
 /** A worker tells its counters once a second. */
