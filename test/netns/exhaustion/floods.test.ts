@@ -138,7 +138,7 @@ async function underFlood(source: Source, newcomers: readonly RunningPod[]) {
     busy: delta('packets_dropped_total', 'reason="busy"'),
     verifications: delta('wit_verifications_total'),
     heldPackets: amid.get('held_packets'),
-    halfOpen: amid.get('half_open_connections'),
+    halfOpen: after.get('half_open_connections'),
     residentMebibytes: Math.round(residentMebibytes(server)),
   }
 }
