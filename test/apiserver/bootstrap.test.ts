@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import type { X509Certificate } from 'node:crypto'
 import { request as httpsRequest } from 'node:https'
 import { connect } from 'node:tls'
@@ -129,6 +130,33 @@ describe('a replica', () => {
       return found?.[0]?.clientConfig.caBundle === bundle
     })
   }, 60_000)
+
+  it.each([
+    ['by kubectl', []],
+    ['by kubectl on the server', ['--server-side']],
+  ])(
+    'keeps caBundle where the manifests, which have none, are applied again %s',
+    async (_, flags) => {
+      const own = { secret: `applied-${flags.length}`, webhookConfiguration: `applied-${flags.length}` }
+      await install(control.admin, own, true)
+      const replica = await spawn(own)
+      const kind = { apiVersion: 'admissionregistration.k8s.io/v1', kind: 'MutatingWebhookConfiguration' }
+      const apply = (timeoutSeconds: number) => {
+        const manifest = { ...kind, ...webhookConfiguration(own.webhookConfiguration, 9) }
+        for (const webhook of manifest.webhooks) webhook.timeoutSeconds = timeoutSeconds
+        const command = ['--kubeconfig', control.kubeconfigPath, 'apply', ...flags, '-f', '-']
+        execFileSync(control.kubectlPath, command, { input: JSON.stringify(manifest) })
+      }
+      apply(10)
+      await until('ready', async () => (await replica.readyz()).status === 200)
+      const before = await readConfiguration(own.webhookConfiguration)
+      apply(5)
+      const after = await readConfiguration(own.webhookConfiguration)
+      expect(after.webhooks?.[0]).toMatchObject({ timeoutSeconds: 5, clientConfig: before.webhooks?.[0]?.clientConfig })
+      expect(after.webhooks?.[0]?.clientConfig.caBundle).toMatch(/^LS0t/)
+    },
+    60_000,
+  )
 
   it('takes new keys and a new serving CA from the Secret without a restart', async () => {
     const replica = await spawn(names)

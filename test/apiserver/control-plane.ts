@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { tmpdir } from 'node:os'
+import { homedir, tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { promisify } from 'node:util'
 import { type ApiClient, createApiClient } from '../../webhook/kubernetes/client.ts'
@@ -14,6 +14,7 @@ export interface ControlPlane {
   readonly kubeconfigPath: string
   readonly port: number
   readonly statePath: string
+  readonly kubectlPath: string
   /** May do anything. */
   readonly admin: ApiClient
   stop(): Promise<void>
@@ -46,6 +47,11 @@ export async function startControlPlane(flags = ''): Promise<ControlPlane> {
     kubeconfigPath,
     port,
     statePath,
+    kubectlPath: join(
+      process.env.SYNGUARD_CLUSTER ?? join(homedir(), '.cache', 'synguard', 'cluster'),
+      'bin',
+      'kubectl',
+    ),
     admin: createApiClient(connection),
     async stop() {
       connection.close()

@@ -25,7 +25,7 @@ let cluster: KubernetesCluster
 let changes: ClusterChange[]
 let logged: { msg: string; path?: string; waitMs?: number; error?: string }[]
 
-async function open(account?: { namespace: string; name: string }): Promise<void> {
+async function open(account?: { namespace: string; name: string }, watchSilenceMs?: number): Promise<void> {
   tunnel = await openTunnel(control.port)
   connection = loadConnection(
     await writeKubeconfig(control, { port: tunnel.port, ...(account === undefined ? {} : { account }) }),
@@ -34,7 +34,12 @@ async function open(account?: { namespace: string; name: string }): Promise<void
   logged = []
   const log = pino({ level: 'info' }, { write: (line: string) => void logged.push(JSON.parse(line)) })
   const backoff = { initialMs: 100, maxMs: 400 }
-  cluster = createKubernetesCluster({ client: createApiClient(connection), log, backoff, staleMs: 2_000 })
+  cluster = createKubernetesCluster({
+    client: createApiClient(connection, watchSilenceMs),
+    log,
+    backoff,
+    staleMs: 2_000,
+  })
   cluster.subscribe((change) => changes.push(change))
   cluster.start()
 }
@@ -100,6 +105,25 @@ describe('a watch that is cut', () => {
     await until('not synced', () => !cluster.synced())
     tunnel.mend()
     await until('synced again', () => cluster.synced())
+  })
+})
+
+describe('a watch on which nothing happens', () => {
+  it('is opened anew now and then, without a word and without listing anew', async () => {
+    await open(undefined, 500)
+    await createConfigured('quiet', { step: '1' })
+    await until('step 1', () => stepOf('quiet') === '1')
+    const before = tunnel.count()
+    // Five kinds, each twice.
+    await until('new connections', () => tunnel.count() >= before + 10)
+    await label('quiet', { step: '2' })
+    await until('step 2', () => stepOf('quiet') === '2')
+    expect(heardOf('quiet')).toEqual([
+      [undefined, '1'],
+      ['1', '2'],
+    ])
+    expect(logged).toEqual([])
+    expect(cluster.synced()).toBe(true)
   })
 })
 

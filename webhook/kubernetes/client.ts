@@ -19,26 +19,32 @@ export interface ApiClient {
   send<Answer>(request: ApiRequest): Promise<Answer>
   /**
    * The open answer of a watch, line by line, parsed; `onOpen` is called once it is open, which may be long before the
-   * first line. Its iteration throws ApiError where the connection is lost or silent for longer than WATCH_SILENCE_MS.
+   * first line. Its iteration ends where the API server ends it, or says nothing for longer than WATCH_SILENCE_MS; it
+   * throws ApiError where the connection is lost.
    */
   watch(request: Omit<ApiRequest, 'method' | 'body'>, onOpen: () => void): AsyncGenerator<unknown, void, void>
 }
 
 /** From the start to the end of an answer; the API server gives up on most requests after 60 s, we long before. */
 const REQUEST_TIMEOUT_MS = 15_000
-/** The API server sends a bookmark about every minute: a connection that is silent for longer is dead. */
+/**
+ * The API server sends a bookmark about every minute, but none of a kind of which nothing ever changed. A new watch
+ * then shows that it still answers; that its host is gone the kernel's own probes say before (connection.ts).
+ */
 export const WATCH_SILENCE_MS = 90_000
-/** A page of 500 large Pods. */
+/** A page of large objects, each up to etcd's bound of 1.5 MiB. */
 const MAX_ANSWER_BYTES = 256 * 1_048_576
 /** etcd's bound of an object is 1.5 MiB; JSON is longer than what etcd stores. */
 const MAX_LINE_CHARACTERS = 16 * 1_048_576
 /** A Retry-After beyond this is cut: one bad answer must not silence the webhook for longer. */
 const MAX_RETRY_AFTER_MS = 60_000
 
-export function createApiClient(connection: ApiConnection): ApiClient {
-  async function open(sent: ApiRequest, silenceMs: number): Promise<IncomingMessage> {
+export function createApiClient(connection: ApiConnection, watchSilenceMs = WATCH_SILENCE_MS): ApiClient {
+  async function open(sent: ApiRequest, silenceMs: number, onSilence = () => {}): Promise<IncomingMessage> {
     const { agent, headers } = await connection.credentials()
-    const url = new URL(sent.path, connection.server)
+    const url = new URL(connection.server)
+    // Behind a proxy an API server may have a path of its own.
+    url.pathname = url.pathname.replace(/\/$/, '') + sent.path
     url.search = new URLSearchParams(sent.query).toString()
     const body = sent.body === undefined ? undefined : Buffer.from(JSON.stringify(sent.body))
     const options = {
@@ -55,7 +61,10 @@ export function createApiClient(connection: ApiConnection): ApiClient {
     }
     return new Promise((resolve, reject) => {
       const outgoing = httpsRequest(url, options, resolve)
-      outgoing.on('timeout', () => outgoing.destroy(new ApiError('api-unreachable', 'The API server is silent.')))
+      outgoing.on('timeout', () => {
+        onSilence()
+        outgoing.destroy(new ApiError('api-unreachable', 'The API server is silent.'))
+      })
       outgoing.on('error', (error) => reject(unreachable(error)))
       outgoing.end(body)
     })
@@ -75,13 +84,16 @@ export function createApiClient(connection: ApiConnection): ApiClient {
       }
     },
     async *watch(request, onOpen) {
-      const response = await open({ ...request, method: 'GET' }, WATCH_SILENCE_MS)
+      let isSilent = false
+      const response = await open({ ...request, method: 'GET' }, watchSilenceMs, () => {
+        isSilent = true
+      })
       if (!isSuccess(response)) throw refusal({ ...request, method: 'GET' }, response, await readText(response))
       onOpen()
       try {
         for await (const line of readLines(response)) yield line
       } catch (error) {
-        throw unreachable(error)
+        if (!isSilent) throw unreachable(error)
       } finally {
         response.destroy()
       }

@@ -13,6 +13,8 @@ export interface ApiConnection {
 
 /** Idle connections that are kept: TokenReviews come in bursts, watches never idle. */
 const IDLE_CONNECTIONS = 8
+/** A connection on which nothing happened for this long is probed each second; ten probes in vain end it. */
+const PROBE_AFTER_MS = 15_000
 
 /**
  * The API server of the kubeconfig at `kubeconfigPath`, or without one that of the cluster whose service account this
@@ -29,7 +31,7 @@ export function loadConnection(kubeconfigPath?: string): ApiConnection {
     throw new ApiError('api-credentials', `The kubeconfig ${kubeconfigPath} cannot be read (${reason}).`)
   }
   const server = config.getCurrentCluster()?.server
-  if (server === undefined || !URL.canParse(server)) {
+  if (server === undefined || !URL.canParse(server) || new URL(server).protocol !== 'https:') {
     throw new ApiError(
       'api-credentials',
       'No API server is known: run in a Pod with a service account, or set KUBECONFIG.',
@@ -59,7 +61,8 @@ export function loadConnection(kubeconfigPath?: string): ApiConnection {
       const identity = JSON.stringify(agentOptions)
       if (current?.key !== identity) {
         destroyIdle(current?.agent)
-        const agent = new Agent({ ...agentOptions, keepAlive: true, maxFreeSockets: IDLE_CONNECTIONS })
+        const pool = { keepAlive: true, keepAliveMsecs: PROBE_AFTER_MS, maxFreeSockets: IDLE_CONNECTIONS }
+        const agent = new Agent({ ...agentOptions, ...pool })
         current = { key: identity, agent }
       }
       return { agent: current.agent, headers: (options.headers ?? {}) as Record<string, string> }
