@@ -93,7 +93,7 @@ async function expectHonestClientConnects(name: string): Promise<void> {
   const from = nextPort++
   expect(await client.ask({ do: 'open', name, address: server.address, port: PORT, from })).toEqual({ opened: true })
   expect(await client.ask({ do: 'say', name, text: 'hello' })).toEqual({ echoed: 'hello' })
-  expect(await server.ask({ do: 'heard' })).toEqual({ accepted: 1, text: 'hello' })
+  expect(await server.ask({ do: 'heard', from })).toEqual({ accepted: 1, text: 'hello' })
 }
 
 describe('SYNs with WITs', () => {
