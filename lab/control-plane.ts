@@ -21,6 +21,12 @@ export interface ControlPlane {
   revoke(entry: VoidEntry): Promise<void>
 }
 
+export interface ControlPlaneOptions {
+  readonly witLifetimeSeconds?: number
+  /** A module that the process loads before all others. */
+  readonly preload?: string
+}
+
 /**
  * Starts the webhook in the node's network namespace, where Pods reach it and it sees their addresses. A process of its
  * own, as a process cannot have sockets in two namespaces. Its log goes to `webhook.log` of the run's directory.
@@ -29,10 +35,11 @@ export async function startControlPlane(
   netns: string,
   directory: string,
   injection: InjectionSettings,
-  witLifetimeSeconds?: number,
+  { witLifetimeSeconds, preload }: ControlPlaneOptions = {},
 ): Promise<ControlPlane> {
   const script = join(CHECKOUT, 'lab', 'control-plane-process.ts')
-  const args = ['netns', 'exec', netns, process.execPath, '--no-warnings', script]
+  const options = ['--no-warnings', ...(preload === undefined ? [] : ['--import', preload])]
+  const args = ['netns', 'exec', netns, process.execPath, ...options, script]
   const child = spawn('ip', args, {
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     serialization: 'advanced', // Kubernetes' types hold Dates

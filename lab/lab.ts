@@ -23,6 +23,8 @@ export interface LabOptions {
   readonly bundle?: string
   /** Of the issuer's WITs, where not its default. */
   readonly witLifetimeSeconds?: number
+  /** A module that the webhook's process loads first: a test puts faults before the issuer's answers with it. */
+  readonly webhookPreload?: string
   /** Hears what the lab is doing, a line each. */
   readonly onProgress?: (line: string) => void
 }
@@ -107,7 +109,7 @@ export async function createLab(options: LabOptions = {}): Promise<Lab> {
 }
 
 async function assembleLab(run: Run, options: LabOptions): Promise<Lab> {
-  const { mtuBytes, podNetworks, bundle, witLifetimeSeconds, onProgress = () => undefined } = options
+  const { mtuBytes, podNetworks, bundle, witLifetimeSeconds, webhookPreload, onProgress = () => undefined } = options
   chmodSync(run.directory, 0o755) // containers' users reach their bind mounts through it
   const rootMountPoint = join(run.directory, 'root')
   const policyDirectory = join(run.directory, 'policies')
@@ -118,7 +120,10 @@ async function assembleLab(run: Run, options: LabOptions): Promise<Lab> {
   const node = startAgent(network.node, rootMountPoint, 'the node')
   const external = startAgent(network.external, rootMountPoint, 'the outside')
   const injection = labInjectionSettings(policyDirectory, podNetworks, bundle)
-  const controlPlane = await startControlPlane(network.node, run.directory, injection, witLifetimeSeconds)
+  const controlPlane = await startControlPlane(network.node, run.directory, injection, {
+    ...(witLifetimeSeconds !== undefined && { witLifetimeSeconds }),
+    ...(webhookPreload !== undefined && { preload: webhookPreload }),
+  })
   await controlPlane.put('Node', nodeObject())
 
   const namespaces = new Map<string, V1Namespace>()

@@ -3,14 +3,15 @@
  *
  *   fill COUNT
  *
- * Adds COUNT UDP entries that conntrack does not give up for others (assured, 600 s), prints how many the table has
- * then, waits for the end of its standard input, removes all entries and prints how many are left.
+ * Adds COUNT UDP entries that conntrack does not give up for others (assured, 600 s) and prints how many the table has
+ * then. Until its standard input ends it adds more, where others expire; then it removes all and prints what is left.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <linux/netlink.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@
 
 #define BATCH 64
 #define MESSAGE_BYTES 256
+#define PAUSE_MILLISECONDS 10
 #define ASSURED 0x0e /* IPS_SEEN_REPLY, IPS_ASSURED, IPS_CONFIRMED */
 
 static char buffer[BATCH * MESSAGE_BYTES];
@@ -87,16 +89,16 @@ int main(int arguments, char **argument) {
   int s = socket(AF_NETLINK, SOCK_RAW, NETLINK_NETFILTER);
   long count = arguments == 2 ? atol(argument[1]) : 0;
   char answers[8192];
+  struct pollfd input = {.fd = 0, .events = POLLIN};
   if (s < 0) return perror("socket"), 1;
-  for (long added = 0; added < count;) {
+  for (long added = 0; added < count || !poll(&input, 1, PAUSE_MILLISECONDS);) {
+    long before = added;
     end = buffer;
-    for (int i = 0; i < BATCH && added < count; i++) add(added++);
+    for (int i = 0; i < BATCH; i++) add(added++);
     if (send(s, buffer, end - buffer, 0) < 0) return perror("send"), 1;
     while (recv(s, answers, sizeof answers, MSG_DONTWAIT) > 0); /* refused where the table is full */
+    if (before < count && added >= count) printf("%ld\n", entries()), fflush(stdout);
   }
-  printf("%ld\n", entries());
-  fflush(stdout);
-  while (read(0, answers, sizeof answers) > 0);
   end = buffer;
   struct nlmsghdr *all = message(IPCTNL_MSG_CT_DELETE, NLM_F_ACK);
   all->nlmsg_len = end - buffer;
