@@ -10,6 +10,7 @@ import { until } from '../contract/stage.ts'
 import { CONTROL_PLANE_TIMEOUT_MS, type ControlPlane, startControlPlane } from './control-plane.ts'
 import { type InstalledNames, install, SYSTEM, webhookConfiguration } from './permissions.ts'
 import { type ReplicaProcess, spawnReplica } from './replica.ts'
+import { unless } from './stage.ts'
 import { openTunnel } from './tunnel.ts'
 
 const SECRETS = `/api/v1/namespaces/${SYSTEM}/secrets`
@@ -158,9 +159,18 @@ describe('a replica', () => {
     60_000,
   )
 
+  it('reaches the API server as a Pod does, by its service account', async () => {
+    const replica = await spawnReplica({ control, names, asPod: true })
+    replicas.push(replica)
+    await replica.port()
+    expect((await replica.line('starting')).server).toBe(`127.0.0.1:${control.port}`)
+    expect((await replica.readyz()).body.conditions).toMatchObject({ started: true, cluster: true })
+  }, 60_000)
+
   it('takes new keys and a new serving CA from the Secret without a restart', async () => {
     const replica = await spawn(names)
     const port = await replica.port()
+    await unless(409, configure(names.webhookConfiguration, port))
     const old = await readTrust(names.secret)
     const fresh = createTrust(Math.floor(Date.now() / 1_000))
     const both: Trust = {

@@ -5,7 +5,7 @@ import { stringify } from 'yaml'
 import { until } from '../contract/stage.ts'
 import type { ControlPlane } from './control-plane.ts'
 import { ACCOUNT, type InstalledNames, SYSTEM } from './permissions.ts'
-import { writeKubeconfig } from './users.ts'
+import { writeKubeconfig, writeServiceAccount } from './users.ts'
 
 const MAIN = resolve(import.meta.dirname, '..', '..', 'webhook', 'main.ts')
 
@@ -33,20 +33,25 @@ export interface ReplicaOptions {
   readonly settings?: Record<string, unknown>
   /** Where the API server is said to be, where not where it is. */
   readonly apiPort?: number
+  /** With a service account's files in place of a kubeconfig. */
+  readonly asPod?: boolean
 }
+
+/**
+ * Shows what a kubelet mounts into each Pod to the command behind it alone: token and CA, from the folder named by
+ * $ACCOUNT.
+ */
+const AS_POD = [
+  ...['unshare', '--mount', 'bash', '-c'],
+  'set -e; mount -t tmpfs tmpfs /run; mkdir -p /run/secrets/kubernetes.io; ' +
+    'cp -r "$ACCOUNT" /run/secrets/kubernetes.io/serviceaccount; exec "$@"',
+  'as-pod',
+]
 
 let serial = 0
 
-export async function spawnReplica({
-  control,
-  names,
-  settings = {},
-  apiPort,
-}: ReplicaOptions): Promise<ReplicaProcess> {
-  const kubeconfig = await writeKubeconfig(control, {
-    account: ACCOUNT,
-    ...(apiPort === undefined ? {} : { port: apiPort }),
-  })
+export async function spawnReplica(options: ReplicaOptions): Promise<ReplicaProcess> {
+  const { control, names, settings = {}, apiPort = control.port, asPod = false } = options
   const path = join(control.statePath, 'conf', `settings-${++serial}.yaml`)
   const all = {
     webhook: { host: '127.0.0.1', port: 0, healthPort: 0 },
@@ -57,17 +62,25 @@ export async function spawnReplica({
     ...settings,
   }
   writeFileSync(path, stringify(all))
-  return startProcess({
+  const environment = {
     SYNGUARD_SETTINGS: path,
     SYNGUARD_NAMESPACE: SYSTEM,
     SYNGUARD_POD_NAME: `replica-${serial}`,
-    KUBECONFIG: kubeconfig,
-  })
+  }
+  if (!asPod) {
+    const kubeconfig = await writeKubeconfig(control, { account: ACCOUNT, port: apiPort })
+    return startProcess({ ...environment, KUBECONFIG: kubeconfig })
+  }
+  const account = await writeServiceAccount(control, ACCOUNT)
+  const service = { KUBERNETES_SERVICE_HOST: '127.0.0.1', KUBERNETES_SERVICE_PORT: String(apiPort) }
+  return startProcess({ ...environment, ...service, ACCOUNT: account }, AS_POD)
 }
 
-export function startProcess(environment: Record<string, string>): ReplicaProcess {
+/** `wrapper` is a command that becomes the one behind it, such as env. */
+export function startProcess(environment: Record<string, string>, wrapper: readonly string[] = []): ReplicaProcess {
   const { PATH = '', HOME = '' } = process.env
-  const child: ChildProcess = spawn(process.execPath, ['--no-warnings', MAIN], {
+  const [program = '', ...parameters] = [...wrapper, process.execPath, '--no-warnings', MAIN]
+  const child: ChildProcess = spawn(program, parameters, {
     env: { PATH, HOME, ...environment },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
