@@ -128,12 +128,12 @@ describe('the rules of the soak', () => {
       'many stalls',
       {
         guarded: accountFor(
-          Array.from({ length: 1_400 }, () => incident({ event: 'stall' })),
+          Array.from({ length: 4_000 }, () => incident({ event: 'stall' })),
           [],
           [],
         ),
       },
-      /^1400 connections took over a second.*; 0 of plain/,
+      /^4000 connections took over a second.*; 0 of plain/,
     ],
     [
       'a lost byte',
