@@ -1,6 +1,5 @@
 import { hostname } from 'node:os'
 import { parse } from 'yaml'
-import { SynguardError } from '../api/errors.ts'
 import { canonicalAddress } from '../policy/address.ts'
 import { DEFAULT_INJECTION_SETTINGS, type InjectionSettings, parseInjectionSettings } from './admission/settings.ts'
 import { WebhookError } from './errors.ts'
@@ -166,10 +165,4 @@ function readLogLevel(value: string | undefined): LogLevel {
   const level = LOG_LEVELS.find((known) => known === (value ?? 'info'))
   if (level === undefined) throw bad('SYNGUARD_LOG_LEVEL', `must be one of ${LOG_LEVELS.join(', ')}`)
   return level
-}
-
-/** Code and message of an error for the log. */
-export function describeError(error: unknown): { code: string; error: string } {
-  const code = error instanceof SynguardError ? error.code : 'unexpected'
-  return { code, error: error instanceof Error ? error.message : String(error) }
 }

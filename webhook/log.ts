@@ -1,4 +1,5 @@
 import { type DestinationStream, type Logger, pino } from 'pino'
+import { SynguardError } from '../api/errors.ts'
 
 export const LOG_LEVELS = ['trace', 'debug', 'info', 'warn', 'error'] as const
 export type LogLevel = (typeof LOG_LEVELS)[number]
@@ -19,4 +20,10 @@ export function createLog(options: { level: LogLevel; replica: string; destinati
     hooks: { streamWrite: (line: string) => line.replace(SECRET, '[redacted]') },
   }
   return options.destination === undefined ? pino(settings) : pino(settings, options.destination)
+}
+
+/** Code and message of an error for the log. */
+export function describeError(error: unknown): { code: string; error: string } {
+  const code = error instanceof SynguardError ? error.code : 'unexpected'
+  return { code, error: error instanceof Error ? error.message : String(error) }
 }

@@ -1,8 +1,8 @@
 /** The webhook's process: reads its settings, starts a replica, ends it on SIGTERM. */
 import { readFileSync } from 'node:fs'
 import { WebhookError } from './errors.ts'
-import { describeError, type Installation, parseInstallation } from './installation.ts'
-import { createLog } from './log.ts'
+import { type Installation, parseInstallation } from './installation.ts'
+import { createLog, describeError } from './log.ts'
 import { type Replica, startReplica } from './replica.ts'
 
 const DEFAULT_SETTINGS_PATH = '/etc/synguard/settings.yaml'
