@@ -3,7 +3,7 @@ import { createHash, createPublicKey, diffieHellman, hkdfSync, type KeyObject } 
 import type { PodIdentity } from '../../api/identity.ts'
 import type { PublicJwk } from '../../certs/authority.ts'
 import { sumBytes } from '../packet/checksum.ts'
-import { encodeSynAckFrame, encodeSynFrame, NONCE_AT, SYN_WIT_AT, synAckWitAt } from './frame.ts'
+import { encodeSynAckFrame, encodeSynFrame, NONCE_AT, SYN_WIT_AT } from './frame.ts'
 import { createMacState, type MacState } from './hmac.ts'
 
 /** What this Pod shows: its WIT, ready to be sent, and the key that the WIT confirms. */
@@ -74,11 +74,6 @@ export function createOwnIdentity(source: {
     synAckFrames: { 4: encodeSynAckFrame(4, witSection), 6: encodeSynAckFrame(6, witSection) },
     witSum: sumBytes(witSection, 0, witSection.length),
   }
-}
-
-/** Bytes of the larger of the two frames that carry the WIT. */
-export function largestFrameBytes(witSectionBytes: number): number {
-  return synAckWitAt(6) + witSectionBytes
 }
 
 /**
