@@ -1,11 +1,11 @@
 import type { Logger } from 'pino'
+import { pause } from '../kubernetes/backoff.ts'
+import { type ApiClient, createApiClient } from '../kubernetes/client.ts'
 import { type CaPublisher, startCaPublisher } from './bootstrap/publisher.ts'
 import { followTrust, obtainTrust } from './bootstrap/secret.ts'
 import { caBundle, type Trust } from './bootstrap/trust.ts'
 import { createHealthServer } from './health.ts'
 import type { Installation } from './installation.ts'
-import { pause } from './kubernetes/backoff.ts'
-import { type ApiClient, createApiClient } from './kubernetes/client.ts'
 import { createKubernetesCluster, type KubernetesCluster } from './kubernetes/cluster.ts'
 import { loadConnection } from './kubernetes/connection.ts'
 import { persist } from './kubernetes/retry.ts'
@@ -29,7 +29,7 @@ const random = Math.random
 export async function startReplica(installation: Installation, log: Logger): Promise<Replica> {
   const { host, healthPort: port } = installation.webhook
   const connection = loadConnection(installation.kubeconfigPath)
-  const client = createApiClient(connection)
+  const client = createApiClient(connection, { userAgent: 'synguard-webhook' })
   const cluster = createKubernetesCluster({ client, log, random })
   const health = createHealthServer({ host, port })
   const ending = new AbortController()

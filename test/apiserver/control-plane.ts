@@ -5,8 +5,8 @@ import { createServer } from 'node:net'
 import { homedir, tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { promisify } from 'node:util'
-import { type ApiClient, createApiClient } from '../../webhook/kubernetes/client.ts'
-import { type ApiConnection, loadConnection } from '../../webhook/kubernetes/connection.ts'
+import { type ApiClient, createApiClient } from '../../kubernetes/client.ts'
+import { loadConnection } from '../../webhook/kubernetes/connection.ts'
 
 export const CLUSTER_SCRIPTS = resolve(import.meta.dirname, '..', 'cluster')
 
@@ -42,7 +42,7 @@ export async function startControlPlane(flags = ''): Promise<ControlPlane> {
     throw new Error(`no control plane: ${(error as { stderr?: string }).stderr || (error as Error).message}`)
   }
   const kubeconfigPath = join(statePath, 'conf', 'admin.kubeconfig')
-  const connection: ApiConnection = loadConnection(kubeconfigPath)
+  const connection = loadConnection(kubeconfigPath)
   return {
     kubeconfigPath,
     port,
@@ -52,7 +52,7 @@ export async function startControlPlane(flags = ''): Promise<ControlPlane> {
       'bin',
       'kubectl',
     ),
-    admin: createApiClient(connection),
+    admin: createApiClient(connection, { userAgent: 'synguard-test' }),
     async stop() {
       connection.close()
       await run(join(CLUSTER_SCRIPTS, 'down'), { env })

@@ -1,6 +1,6 @@
 /** Everything that the webhook may do at the API server; its tests run with this and nothing more. */
 import { CONFIGMAP_CA } from '../../api/names.ts'
-import type { ApiClient } from '../../webhook/kubernetes/client.ts'
+import type { ApiClient } from '../../kubernetes/client.ts'
 import { POLICY_READER } from '../../webhook/namespaces/objects.ts'
 import { createNamespace, unless } from './stage.ts'
 

@@ -1,9 +1,9 @@
 import type { KubernetesObject, V1Container, V1Pod } from '@kubernetes/client-node'
 import { pino } from 'pino'
+import type { ApiClient } from '../../kubernetes/client.ts'
+import { hasStatus } from '../../kubernetes/errors.ts'
 import type { ClusterKind } from '../../webhook/cluster.ts'
-import type { ApiClient } from '../../webhook/kubernetes/client.ts'
 import { createKubernetesCluster, type KubernetesCluster } from '../../webhook/kubernetes/cluster.ts'
-import { hasStatus } from '../../webhook/kubernetes/errors.ts'
 import type { Stage } from '../contract/stage.ts'
 
 const KINDS: Readonly<Record<ClusterKind, { readonly api: string; readonly plural: string }>> = {

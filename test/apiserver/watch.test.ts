@@ -3,10 +3,11 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals'
 import { pino } from 'pino'
+import { createApiClient } from '../../kubernetes/client.ts'
+import type { ApiConnection } from '../../kubernetes/connection.ts'
 import type { ClusterChange } from '../../webhook/cluster.ts'
-import { createApiClient } from '../../webhook/kubernetes/client.ts'
 import { createKubernetesCluster, type KubernetesCluster } from '../../webhook/kubernetes/cluster.ts'
-import { type ApiConnection, loadConnection } from '../../webhook/kubernetes/connection.ts'
+import { loadConnection } from '../../webhook/kubernetes/connection.ts'
 import { until } from '../contract/stage.ts'
 import { CONTROL_PLANE_TIMEOUT_MS, type ControlPlane, startControlPlane } from './control-plane.ts'
 import { createNamespace, pathOf, removeObject } from './stage.ts'
@@ -35,7 +36,7 @@ async function open(account?: { namespace: string; name: string }, watchSilenceM
   const log = pino({ level: 'info' }, { write: (line: string) => void logged.push(JSON.parse(line)) })
   const backoff = { initialMs: 100, maxMs: 400 }
   cluster = createKubernetesCluster({
-    client: createApiClient(connection, watchSilenceMs),
+    client: createApiClient(connection, { userAgent: 'synguard-test', ...(watchSilenceMs && { watchSilenceMs }) }),
     log,
     backoff,
     staleMs: 2_000,

@@ -1,5 +1,5 @@
 import type { V1MutatingWebhookConfiguration } from '@kubernetes/client-node'
-import type { ApiClient } from '../kubernetes/client.ts'
+import type { ApiClient } from '../../kubernetes/client.ts'
 
 export const WEBHOOK_CONFIGURATIONS = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations'
 /** Owns caBundle, the objects in labelled namespaces, and nothing else. */

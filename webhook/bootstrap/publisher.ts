@@ -1,7 +1,7 @@
 import type { V1MutatingWebhookConfiguration } from '@kubernetes/client-node'
 import type { Logger } from 'pino'
-import type { ApiClient } from '../kubernetes/client.ts'
-import { createReflector } from '../kubernetes/reflector.ts'
+import type { ApiClient } from '../../kubernetes/client.ts'
+import { createReflector } from '../../kubernetes/reflector.ts'
 import { createWorkQueue } from '../kubernetes/work-queue.ts'
 import { publishCaBundle, trusts, WEBHOOK_CONFIGURATIONS } from './ca-bundle.ts'
 

@@ -3,9 +3,9 @@ import type { Logger } from 'pino'
 import { createSigningKey } from '../../certs/authority.ts'
 import type { AuthorityError } from '../../certs/errors.ts'
 import { createServingAuthority } from '../../certs/serving.ts'
-import type { ApiClient } from '../kubernetes/client.ts'
-import { hasStatus } from '../kubernetes/errors.ts'
-import { createReflector } from '../kubernetes/reflector.ts'
+import type { ApiClient } from '../../kubernetes/client.ts'
+import { hasStatus } from '../../kubernetes/errors.ts'
+import { createReflector } from '../../kubernetes/reflector.ts'
 import { parseTrust, serializeTrust, type Trust } from './trust.ts'
 
 export interface SecretOptions {

@@ -1,10 +1,10 @@
 import type { Logger } from 'pino'
+import type { BackoffLimits } from '../../kubernetes/backoff.ts'
+import type { ApiClient } from '../../kubernetes/client.ts'
+import { hasStatus } from '../../kubernetes/errors.ts'
+import { createReflector, type Reflector } from '../../kubernetes/reflector.ts'
 import type { Cluster, ClusterChange, ClusterKind, ClusterKinds } from '../cluster.ts'
-import type { BackoffLimits } from './backoff.ts'
-import type { ApiClient } from './client.ts'
-import { hasStatus } from './errors.ts'
 import { pathOfKind, pathOfObject, STRIP } from './objects.ts'
-import { createReflector, type Reflector } from './reflector.ts'
 import { reviewToken } from './token-review.ts'
 
 /** The cluster behind an API server: every kind is listed and watched from start() to stop(). */

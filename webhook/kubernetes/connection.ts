@@ -1,20 +1,7 @@
-import { Agent, type RequestOptions } from 'node:https'
+import type { RequestOptions } from 'node:https'
 import { KubeConfig } from '@kubernetes/client-node'
-import { ApiError } from './errors.ts'
-
-/** Where the API server is, and what it takes to be let in. */
-export interface ApiConnection {
-  readonly server: URL
-  /** Agent and headers for one request: tokens and certificates are read again as they are renewed. */
-  credentials(): Promise<{ readonly agent: Agent; readonly headers: Readonly<Record<string, string>> }>
-  /** Ends idle connections. */
-  close(): void
-}
-
-/** Idle connections that are kept: TokenReviews come in bursts, watches never idle. */
-const IDLE_CONNECTIONS = 8
-/** A connection on which nothing happened for this long is probed each second; ten probes in vain end it. */
-const PROBE_AFTER_MS = 15_000
+import { type ApiConnection, createAgentPool } from '../../kubernetes/connection.ts'
+import { ApiError } from '../../kubernetes/errors.ts'
 
 /**
  * The API server of the kubeconfig at `kubeconfigPath`, or without one that of the cluster whose service account this
@@ -37,7 +24,7 @@ export function loadConnection(kubeconfigPath?: string): ApiConnection {
       'No API server is known: run in a Pod with a service account, or set KUBECONFIG.',
     )
   }
-  let current: { readonly key: string; readonly agent: Agent } | undefined
+  const agents = createAgentPool()
 
   return {
     server: new URL(server),
@@ -51,27 +38,15 @@ export function loadConnection(kubeconfigPath?: string): ApiConnection {
       }
       const { ca, cert, key, servername, rejectUnauthorized } = options
       // KubeConfig's own agent keeps no connection and the first certificate for ever.
-      const agentOptions = {
+      const agent = agents.get({
         ...(ca !== undefined && { ca }),
         ...(cert !== undefined && { cert }),
         ...(key !== undefined && { key }),
         ...(servername !== undefined && { servername }),
         ...(rejectUnauthorized !== undefined && { rejectUnauthorized }),
-      }
-      const identity = JSON.stringify(agentOptions)
-      if (current?.key !== identity) {
-        destroyIdle(current?.agent)
-        const pool = { keepAlive: true, keepAliveMsecs: PROBE_AFTER_MS, maxFreeSockets: IDLE_CONNECTIONS }
-        const agent = new Agent({ ...agentOptions, ...pool })
-        current = { key: identity, agent }
-      }
-      return { agent: current.agent, headers: (options.headers ?? {}) as Record<string, string> }
+      })
+      return { agent, headers: (options.headers ?? {}) as Record<string, string> }
     },
-    close: () => current?.agent.destroy(),
+    close: () => agents.close(),
   }
-}
-
-/** Connections in use go on. */
-function destroyIdle(agent: Agent | undefined): void {
-  for (const socket of Object.values(agent?.freeSockets ?? {}).flat()) socket?.destroy()
 }

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { type BackoffLimits, pause, retryDelayMs } from './backoff.ts'
+import { type BackoffLimits, pause, retryDelayMs } from '../../kubernetes/backoff.ts'
 
 export interface RetryOptions {
   readonly log: Logger

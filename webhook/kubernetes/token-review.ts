@@ -1,6 +1,6 @@
 import type { V1TokenReview } from '@kubernetes/client-node'
+import type { ApiClient } from '../../kubernetes/client.ts'
 import type { TokenReview } from '../cluster.ts'
-import type { ApiClient } from './client.ts'
 
 const PATH = '/apis/authentication.k8s.io/v1/tokenreviews'
 const SERVICE_ACCOUNT = /^system:serviceaccount:([^:]+):([^:]+)$/

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { type BackoffLimits, pause, retryDelayMs } from './backoff.ts'
+import { type BackoffLimits, pause, retryDelayMs } from '../../kubernetes/backoff.ts'
 
 /** Work by key: one round of a key at a time, and one more where it was asked for meanwhile; failures come again. */
 export interface WorkQueue {

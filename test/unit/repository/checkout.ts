@@ -4,6 +4,9 @@ import { join, resolve } from 'node:path'
 
 export const CHECKOUT = resolve(import.meta.dirname, '..', '..', '..')
 
+/** The folders of the product, in the order of ARCHITECTURE.md. */
+export const PRODUCT = ['api', 'policy', 'certs', 'kubernetes', 'webhook', 'sidecar', 'cli', 'lab'] as const
+
 export function readText(path: string): string {
   return readFileSync(join(CHECKOUT, path), 'utf8')
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals'
-import { listSources, readTables, readText } from './checkout.ts'
+import { listSources, PRODUCT, readTables, readText } from './checkout.ts'
 
 type Names = Readonly<Record<string, string>>
 
@@ -40,7 +40,7 @@ describe('package.json', () => {
   })
 
   it('has each package that the product imports among its run time dependencies', () => {
-    const sources = listSources(['api', 'policy', 'certs', 'webhook', 'sidecar', 'cli', 'lab'])
+    const sources = listSources(PRODUCT)
     const imported = new Set(
       sources.flatMap((path) =>
         [...readText(path).matchAll(/\bfrom '(@[^/']+\/[^/']+|[^./'@][^/']*)/g)].map(([, name = '']) => name),

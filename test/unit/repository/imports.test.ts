@@ -1,8 +1,6 @@
 import { dirname, join } from 'node:path'
 import { describe, expect, it } from '@jest/globals'
-import { listSources, readText } from './checkout.ts'
-
-const PRODUCT = ['api', 'policy', 'certs', 'webhook', 'sidecar', 'cli', 'lab'] as const
+import { listSources, PRODUCT, readText } from './checkout.ts'
 
 /**
  * Each part of the product, and what it may import beside itself: names point down. The first part that a path begins
@@ -12,7 +10,8 @@ const MAY_IMPORT: readonly (readonly [part: string, from: readonly string[]])[] 
   ['api', []],
   ['policy', ['api']],
   ['certs', ['api', 'policy/address.ts']],
-  ['webhook', ['api', 'policy', 'certs']],
+  ['kubernetes', ['api']],
+  ['webhook', ['api', 'policy', 'certs', 'kubernetes']],
   ['sidecar/packet', []],
   ['sidecar/netlink', ['api']],
   ['sidecar/rules', ['api', 'sidecar/netlink']],
@@ -23,6 +22,7 @@ const MAY_IMPORT: readonly (readonly [part: string, from: readonly string[]])[] 
     [
       'api',
       'certs',
+      'kubernetes',
       'policy',
       'sidecar/packet',
       'sidecar/netlink',

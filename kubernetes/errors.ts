@@ -1,4 +1,4 @@
-import { SynguardError } from '../../api/errors.ts'
+import { SynguardError } from '../api/errors.ts'
 
 /** Why a request to the API server failed. */
 export const API_ERRORS = {

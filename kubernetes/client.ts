@@ -36,10 +36,19 @@ export const WATCH_SILENCE_MS = 90_000
 const MAX_ANSWER_BYTES = 256 * 1_048_576
 /** etcd's bound of an object is 1.5 MiB; JSON is longer than what etcd stores. */
 const MAX_LINE_CHARACTERS = 16 * 1_048_576
-/** A Retry-After beyond this is cut: one bad answer must not silence the webhook for longer. */
+/** A Retry-After beyond this is cut: one bad answer must not silence anybody for longer. */
 const MAX_RETRY_AFTER_MS = 60_000
 
-export function createApiClient(connection: ApiConnection, watchSilenceMs = WATCH_SILENCE_MS): ApiClient {
+export interface ApiClientOptions {
+  /** Who asks, for the API server's log and metrics. */
+  readonly userAgent: string
+  /** WATCH_SILENCE_MS without it. */
+  readonly watchSilenceMs?: number
+}
+
+export function createApiClient(connection: ApiConnection, options: ApiClientOptions): ApiClient {
+  const { userAgent, watchSilenceMs = WATCH_SILENCE_MS } = options
+
   async function open(sent: ApiRequest, silenceMs: number, onSilence = () => {}): Promise<IncomingMessage> {
     const { agent, headers } = await connection.credentials()
     const url = new URL(connection.server)
@@ -47,20 +56,20 @@ export function createApiClient(connection: ApiConnection, watchSilenceMs = WATC
     url.pathname = url.pathname.replace(/\/$/, '') + sent.path
     url.search = new URLSearchParams(sent.query).toString()
     const body = sent.body === undefined ? undefined : Buffer.from(JSON.stringify(sent.body))
-    const options = {
+    const requestOptions = {
       agent,
       method: sent.method,
       timeout: silenceMs,
       headers: {
         ...headers,
         accept: 'application/json',
-        'user-agent': 'synguard-webhook',
+        'user-agent': userAgent,
         ...(body && { 'content-type': sent.contentType ?? 'application/json', 'content-length': body.length }),
       },
       ...(sent.signal && { signal: sent.signal }),
     }
     return new Promise((resolve, reject) => {
-      const outgoing = httpsRequest(url, options, resolve)
+      const outgoing = httpsRequest(url, requestOptions, resolve)
       outgoing.on('timeout', () => {
         onSilence()
         outgoing.destroy(new ApiError('api-unreachable', 'The API server is silent.'))

@@ -1,10 +1,14 @@
-import type { KubernetesObject } from '@kubernetes/client-node'
 import type { Logger } from 'pino'
 import { API_BACKOFF, type BackoffLimits, pause, retryDelayMs } from './backoff.ts'
 import type { ApiClient } from './client.ts'
 import { ApiError, hasStatus } from './errors.ts'
 
-export interface ReflectorOptions<Kind extends KubernetesObject> {
+/** Of any object what a mirror needs. */
+export interface StoredObject {
+  readonly metadata?: { readonly name?: string; readonly namespace?: string; readonly resourceVersion?: string }
+}
+
+export interface ReflectorOptions<Kind extends StoredObject> {
   readonly client: ApiClient
   /** `/api/v1/pods` */
   readonly path: string
@@ -21,7 +25,7 @@ export interface ReflectorOptions<Kind extends KubernetesObject> {
 }
 
 /** A mirror of a collection: listed once, then watched; it catches up by itself whatever happens in between. */
-export interface Reflector<Kind extends KubernetesObject> {
+export interface Reflector<Kind extends StoredObject> {
   start(): void
   /** Resolves once nothing is under way. */
   stop(): Promise<void>
@@ -50,7 +54,7 @@ const WATCH_SECONDS = 480
 /** A watch that lived this long was a good one: the next failure starts the waiting times anew. */
 const HEALTHY_MS = 10_000
 
-export function createReflector<Kind extends KubernetesObject>(options: ReflectorOptions<Kind>): Reflector<Kind> {
+export function createReflector<Kind extends StoredObject>(options: ReflectorOptions<Kind>): Reflector<Kind> {
   const { client, path, strip, onChange, log, random, backoff = API_BACKOFF } = options
   const selector = options.fieldSelector === undefined ? {} : { fieldSelector: options.fieldSelector }
   const objects = new Map<string, Kind>()
@@ -171,6 +175,6 @@ export function createReflector<Kind extends KubernetesObject>(options: Reflecto
   }
 }
 
-function keyOf({ metadata }: KubernetesObject): string {
+function keyOf({ metadata }: StoredObject): string {
   return `${metadata?.namespace ?? ''}/${metadata?.name ?? ''}`
 }
