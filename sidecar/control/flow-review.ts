@@ -10,12 +10,14 @@ import type { Decision, Direction, Peer, TrafficProtocol } from '../../policy/ty
 import { type Judge, judgeAddress } from '../datapath/judge.ts'
 import type { Conntrack, MarkUpdate } from '../netlink/conntrack.ts'
 import type { ConntrackTuple, Flow } from '../netlink/flow.ts'
+import type { Steps } from '../netlink/request.ts'
 import type { SockDiag } from '../netlink/sock-diag.ts'
 import { PROTOCOL_TCP, PROTOCOL_UDP } from '../packet/decode.ts'
 import type { IdentityTable } from './identity-table.ts'
+import { takeInTurns } from './turns.ts'
 
 export interface FlowReviewOptions {
-  readonly conntrack: Pick<Conntrack, 'dump' | 'updateMarks'>
+  readonly conntrack: Pick<Conntrack, 'dumpInSteps' | 'updateMarks'>
   readonly sockDiag: Pick<SockDiag, 'destroySocket'>
   readonly table: Pick<IdentityTable, 'get'>
   readonly judge: Judge
@@ -39,7 +41,16 @@ export interface FlowReview {
   readonly inUse: ReadonlySet<number>
 }
 
-/** Judges all released connections, twice: those released while the first pass ran are in the second. */
+/** Released, and not revoked since. */
+export const RELEASED = { mark: MARK_RELEASED, mask: (MARK_RELEASED | MARK_REVOKED) >>> 0 } as const
+
+/** Revoked or judged again in one turn: a millisecond or two. A step of the listing is about as long. */
+const FLOWS_OF_A_TURN = 32
+
+/**
+ * Judges all released connections, twice: those released while the first pass ran are in the second. It takes turns with
+ * what else the thread has to do: a first contact waits for a step of it, not for 100,000 connections.
+ */
 export async function reviewFlows(options: FlowReviewOptions): Promise<FlowReview> {
   const first = await reviewOnce(options)
   const second = await reviewOnce(options)
@@ -59,9 +70,8 @@ async function reviewOnce(options: FlowReviewOptions): Promise<FlowReview> {
   const denied: { flow: Flow; direction: Direction }[] = []
   const inUse = new Set<number>()
   let reviewed = 0
-  const released = { mark: MARK_RELEASED, mask: (MARK_RELEASED | MARK_REVOKED) >>> 0 }
   // Judged as they come, and those that stay allowed not kept: there may be 100,000.
-  options.conntrack.dump(released, (flow) => {
+  const listing = options.conntrack.dumpInSteps(RELEASED, (flow) => {
     reviewed++
     inUse.add(flow.mark & MARK_INDEX)
     const direction = directionOf(flow, options.podAddresses)
@@ -72,17 +82,20 @@ async function reviewOnce(options: FlowReviewOptions): Promise<FlowReview> {
       undecided.push({ flow, direction })
     } else if (!decision.allowed) denied.push({ flow, direction })
   })
+  await takeInTurns(listing)
   if (unknown.size > 0) {
     await Promise.all([...unknown].map(options.resolve))
-    for (const { flow, direction } of undecided) {
+    await inTurns(undecided, ({ flow, direction }) => {
       const decision = decideFlow(options, flow, direction)
       // Still unknown: the issuer cannot be asked. What was allowed before stays: nothing says that it changed.
       if (typeof decision !== 'string' && !decision.allowed) denied.push({ flow, direction })
-    }
+    })
   }
-  revoke(
-    options,
-    denied.map(({ flow }) => flow),
+  await takeInTurns(
+    revokeInSteps(
+      options,
+      denied.map(({ flow }) => flow),
+    ),
   )
   return {
     reviewed,
@@ -92,6 +105,16 @@ async function reviewOnce(options: FlowReviewOptions): Promise<FlowReview> {
     },
     inUse,
   }
+}
+
+async function inTurns<Item>(items: readonly Item[], take: (item: Item) => void): Promise<void> {
+  function* steps(): Steps<void> {
+    for (const [at, item] of items.entries()) {
+      take(item)
+      if (at % FLOWS_OF_A_TURN === FLOWS_OF_A_TURN - 1) yield
+    }
+  }
+  await takeInTurns(steps())
 }
 
 /** The end that opened the connection tells the direction; undefined for the Pod's traffic with itself. */
@@ -135,7 +158,20 @@ function protocolOf(tuple: ConntrackTuple): TrafficProtocol {
   return tuple.protocol === 132 ? 'SCTP' : 'other'
 }
 
-function revoke(options: FlowReviewOptions, flows: readonly Flow[]): void {
+/** What a revocation asks of the kernel. */
+export type Revocation = Pick<FlowReviewOptions, 'sockDiag' | 'podAddresses'> & {
+  readonly conntrack: Pick<Conntrack, 'updateMarks'>
+}
+
+function* revokeInSteps(options: Revocation, flows: readonly Flow[]): Steps<void> {
+  for (let at = 0; at < flows.length; at += FLOWS_OF_A_TURN) {
+    revoke(options, flows.slice(at, at + FLOWS_OF_A_TURN))
+    yield
+  }
+}
+
+/** Marks connections as revoked, and destroys their local sockets. */
+export function revoke(options: Revocation, flows: readonly Flow[]): void {
   if (flows.length === 0) return
   const mask = (MARK_RELEASED | MARK_REVOKED) >>> 0
   const updates: MarkUpdate[] = flows.map(({ original }) => ({ tuple: original, mark: MARK_REVOKED, mask }))

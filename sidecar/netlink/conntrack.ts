@@ -12,7 +12,7 @@ import {
   type MarkFilter,
 } from './flow.ts'
 import { ENOENT } from './libc.ts'
-import { dumpAll, openRequester } from './request.ts'
+import { dumpAll, dumpInSteps, openRequester, type Steps, takeAll } from './request.ts'
 import { NETLINK_NETFILTER, type Transport } from './transport.ts'
 
 /** A change of an entry's mark: the bits of `mask` become those of `mark`. */
@@ -29,6 +29,11 @@ export interface Conntrack {
    * Throws NetlinkError.
    */
   dump(filter: MarkFilter | undefined, onFlow: (flow: Flow) => void): number
+  /**
+   * As `dump`, in steps of what one read of the kernel's gives, some hundred entries: between them whoever lists a long
+   * table does other things, but nothing else with this socket, and takes all steps.
+   */
+  dumpInSteps(filter: MarkFilter | undefined, onFlow: (flow: Flow) => void): Steps<number>
   /** How many entries have the mark, or exist at all. Throws NetlinkError. */
   count(filter: MarkFilter | undefined): number
   /** True where the entry was there and is changed, false where it is gone. Throws NetlinkError for any other answer. */
@@ -46,7 +51,7 @@ export interface Conntrack {
 export function openConntrack(transport?: Transport): Conntrack {
   const requester = openRequester(NETLINK_NETFILTER, transport)
 
-  const dump = (filter: MarkFilter | undefined, onFlow: (flow: Flow) => void): number => {
+  function* dump(filter: MarkFilter | undefined, onFlow: (flow: Flow) => void): Steps<number> {
     let calls = 0
     const onMessage = (buffer: Uint8Array, at: number, end: number): void => {
       const flow = decodeFlow(buffer, at, end)
@@ -54,7 +59,7 @@ export function openConntrack(transport?: Transport): Conntrack {
       calls++
       onFlow(flow)
     }
-    dumpAll(requester, 'the tracked connections', encodeFlowDump(filter), onMessage, () => undefined)
+    yield* dumpInSteps(requester, 'the tracked connections', encodeFlowDump(filter), onMessage, () => undefined)
     return calls
   }
 
@@ -70,7 +75,8 @@ export function openConntrack(transport?: Transport): Conntrack {
       .filter((errno) => found('mark', errno)).length
 
   return {
-    dump,
+    dump: (filter, onFlow) => takeAll(dump(filter, onFlow)),
+    dumpInSteps: dump,
     count(filter) {
       let flows = 0
       const request = encodeFlowDump(filter)

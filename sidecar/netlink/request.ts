@@ -22,6 +22,9 @@ export type Request = Pick<Message, 'type' | 'flags' | 'body' | 'attributes'>
 /** Called with the place of each message of an answer; the buffer is valid only during the call. */
 export type OnMessage = (buffer: Uint8Array, at: number, end: number) => void
 
+/** Work in steps; the last one has its result. */
+export type Steps<Result> = Generator<undefined, Result, undefined>
+
 export interface Requester {
   /**
    * Sends a request and gives its answers to `onMessage` until the acknowledgement or the end of the dump.
@@ -29,6 +32,11 @@ export interface Requester {
    * Throws NetlinkError `netlink-no-answer`, `netlink-request` where the socket itself fails.
    */
   request(request: Request, onMessage?: OnMessage): number | 'interrupted'
+  /**
+   * As `request`, a step for each datagram of the answer: whoever has other things to do does them in between, but no
+   * other request on this socket, and takes all steps.
+   */
+  requestInSteps(request: Request, onMessage: OnMessage): Steps<number | 'interrupted'>
   /** As `request`, for a single answer without acknowledgement: ends with the first message. */
   lookUp(request: Request, onMessage: OnMessage): number
   /** Sends many requests in few sends and returns each one's 0 or -errno, in order. Each must ask for NLM_F_ACK. */
@@ -80,7 +88,11 @@ export function openRequester(
     return encodeMessage({ ...request, sequence: lastSequence, portId: 0 })
   }
 
-  const exchange = (request: Request, onMessage: OnMessage | undefined, single: boolean): number | 'interrupted' => {
+  function* exchange(
+    request: Request,
+    onMessage: OnMessage | undefined,
+    single: boolean,
+  ): Steps<number | 'interrupted'> {
     send(encode(request))
     let interrupted = false
     let failure: { readonly cause: unknown } | undefined
@@ -104,6 +116,7 @@ export function openRequester(
         }
         if (single) return 0
       }
+      yield
     }
   }
 
@@ -139,9 +152,10 @@ export function openRequester(
   }
 
   return {
-    request: (request, onMessage) => exchange(request, onMessage, false),
+    request: (request, onMessage) => takeAll(exchange(request, onMessage, false)),
+    requestInSteps: (request, onMessage) => exchange(request, onMessage, false),
     lookUp(request, onMessage) {
-      const result = exchange(request, onMessage, true)
+      const result = takeAll(exchange(request, onMessage, true))
       return result === 'interrupted' ? 0 : result
     },
     requestAll(requests) {
@@ -160,21 +174,34 @@ export function openRequester(
 const DUMP_ATTEMPTS = 5
 
 /**
- * Runs a dump; where the table changed meanwhile `restart` is called and the dump begun anew.
+ * Runs a dump in steps; where the table changed meanwhile `restart` is called and the dump begun anew.
  * Throws NetlinkError `netlink-dump-interrupted` after five attempts and `netlink-request` for the kernel's refusal.
  */
-export function dumpAll(
+export function* dumpInSteps(
   requester: Requester,
   what: string,
   request: Request,
   onMessage: OnMessage,
   restart: () => void,
-): void {
+): Steps<void> {
   for (let attempt = 0; attempt < DUMP_ATTEMPTS; attempt++) {
-    const result = requester.request(request, onMessage)
+    const result = yield* requester.requestInSteps(request, onMessage)
     if (result === 0) return
     if (result !== 'interrupted') throw new NetlinkError('netlink-request', `cannot list ${what}`, result)
     restart()
   }
   throw new NetlinkError('netlink-dump-interrupted', `${what} changed during each of ${DUMP_ATTEMPTS} listings`)
+}
+
+/** `dumpInSteps` at once. */
+export function dumpAll(...dump: Parameters<typeof dumpInSteps>): void {
+  takeAll(dumpInSteps(...dump))
+}
+
+/** Takes all steps at once. */
+export function takeAll<Result>(steps: Steps<Result>): Result {
+  for (;;) {
+    const step = steps.next()
+    if (step.done === true) return step.value
+  }
 }

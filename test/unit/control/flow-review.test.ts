@@ -1,3 +1,4 @@
+import { MessageChannel } from 'node:worker_threads'
 import { describe, expect, it } from '@jest/globals'
 import type { DirectoryEntry, PodIdentity } from '../../../api/identity.ts'
 import { MARK_OWN, MARK_RELEASED, MARK_REVOKED } from '../../../api/marks.ts'
@@ -75,10 +76,13 @@ async function review(setup: Setup) {
   const result = await reviewFlows({
     witExpected: setup.witExpected ?? false,
     conntrack: {
-      dump({ mark, mask } = { mark: 0, mask: 0 }, onFlow) {
+      *dumpInSteps({ mark, mask } = { mark: 0, mask: 0 }, onFlow) {
         if (dumps++ === 1) flows.push(...(setup.late ?? []))
         const matching = flows.filter((one) => (one.mark & mask) >>> 0 === mark)
-        for (const one of matching) onFlow(one)
+        for (const one of matching) {
+          onFlow(one)
+          yield
+        }
         return matching.length
       },
       updateMarks(updates) {
@@ -241,6 +245,22 @@ describe('the review of running connections', () => {
       revoked: [`10.244.0.4 ${POD}`],
       destroyed: [],
     })
+  })
+
+  it('does what else waits between its steps, while it lists, judges again and revokes', async () => {
+    const { port1, port2 } = new MessageChannel()
+    let turns = 0
+    port1.on('message', () => {
+      turns++
+      port2.postMessage('')
+    })
+    port2.postMessage('')
+    const flows = Array.from({ length: 320 }, () => flow('10.244.0.4', POD, RELEASED))
+    const result = await review({ flows, directory: { '10.244.0.4': { kind: 'external' } } })
+    port1.close()
+    expect(result.counts.ingress).toBe(320)
+    // One for each connection listed, for each 32 judged and for each 32 revoked.
+    expect(turns).toBeGreaterThan(320)
   })
 
   it('leaves the Pod’s traffic with itself alone', async () => {

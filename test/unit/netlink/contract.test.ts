@@ -76,6 +76,25 @@ describe('an interrupted listing', () => {
     expect(conntrack.count(undefined)).toBe(4)
   })
 
+  it('in steps gives what it gives at once, with a step for each read', () => {
+    const kernel = createFakeKernel()
+    kernel.flows.push(flowTo(1), flowTo(2), flowTo(3), flowTo(4))
+    const conntrack = openConntrack(kernel.openTransport())
+    kernel.interruptDumps(1)
+    const ports: number[] = []
+    const steps = conntrack.dumpInSteps(undefined, ({ original }) => ports.push(original.destinationPort))
+    const seen: number[] = []
+    for (let step = steps.next(); ; step = steps.next()) {
+      seen.push(ports.length)
+      if (step.done !== true) continue
+      expect(step.value).toBe(8)
+      break
+    }
+    expect(ports).toEqual([1, 2, 3, 4, 1, 2, 3, 4])
+    expect(seen.length).toBeGreaterThan(2)
+    expect(seen).toEqual([...seen].sort((a, b) => a - b))
+  })
+
   it('fails after five attempts', () => {
     const kernel = createFakeKernel()
     kernel.flows.push(flowTo(1))
