@@ -17,6 +17,11 @@ export function loadConnection(kubeconfigPath?: string): ApiConnection {
     // No cause: parsers quote the line, which may hold a key.
     throw new ApiError('api-credentials', `The kubeconfig ${kubeconfigPath} cannot be read (${reason}).`)
   }
+  return connectionOf(config)
+}
+
+/** The API server of the current context. Throws ApiError `api-credentials` where that names none. */
+export function connectionOf(config: KubeConfig): ApiConnection {
   const server = config.getCurrentCluster()?.server
   if (server === undefined || !URL.canParse(server) || new URL(server).protocol !== 'https:') {
     throw new ApiError(

@@ -34,7 +34,7 @@ const MAY_IMPORT: readonly (readonly [part: string, from: readonly string[]])[] 
   ['sidecar/init.ts', ['api', 'sidecar/rules']],
   ['sidecar/main.ts', ['api', 'sidecar/control']],
   ['lab', ['api', 'policy', 'certs', 'webhook', 'sidecar']],
-  ['cli', ['api', 'policy', 'certs', 'webhook', 'sidecar', 'lab']],
+  ['cli', ['api', 'policy', 'certs', 'kubernetes', 'webhook', 'sidecar', 'lab']],
 ]
 
 const IMPORT =
