@@ -134,6 +134,12 @@ export function renderContainers(rendering: Rendering): [V1Container, V1Containe
   return [init, sidecar]
 }
 
+/**
+ * The identity table of 10,000 peers: a line of about 1.1 KB each, up to two lines a peer in the file, and one more each
+ * in the file that replaces it. What is really there counts as memory of the sidecar's container.
+ */
+const STATE_SIZE = '48Mi'
+
 /** Our volumes. */
 export function renderVolumes(settings: InjectionSettings): V1Volume[] {
   const expirationSeconds = settings.tokenExpirationSeconds
@@ -150,7 +156,7 @@ export function renderVolumes(settings: InjectionSettings): V1Volume[] {
         ],
       },
     },
-    { name: VOLUME_STATE, emptyDir: { medium: 'Memory', sizeLimit: '16Mi' } },
+    { name: VOLUME_STATE, emptyDir: { medium: 'Memory', sizeLimit: STATE_SIZE } },
   ]
   if (settings.policySource.kind === 'directory') {
     volumes.push({ name: VOLUME_POLICIES, hostPath: { path: settings.policySource.hostPath, type: 'Directory' } })
