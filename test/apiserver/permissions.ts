@@ -11,7 +11,7 @@ const WATCH = ['list', 'watch']
 const RBAC = 'rbac.authorization.k8s.io'
 
 /** In the whole cluster; what has a name can be restricted to it, since lists, watches and applies name their object. */
-const CLUSTER_RULES = (webhookConfiguration: string) => [
+export const CLUSTER_RULES = (webhookConfiguration: string) => [
   { apiGroups: [''], resources: ['pods', 'namespaces', 'services', 'nodes'], verbs: WATCH },
   { apiGroups: [''], resources: ['pods', 'namespaces'], verbs: ['get'] },
   { apiGroups: ['discovery.k8s.io'], resources: ['endpointslices'], verbs: WATCH },
@@ -39,7 +39,7 @@ const CLUSTER_RULES = (webhookConfiguration: string) => [
 ]
 
 /** In its own namespace. Creating a Secret cannot be restricted to a name: where it is installed empty it need not be. */
-const OWN_RULES = (secret: string, mayCreate: boolean) => [
+export const OWN_RULES = (secret: string, mayCreate: boolean) => [
   { apiGroups: [''], resources: ['secrets'], resourceNames: [secret], verbs: ['get', ...WATCH, 'update'] },
   ...(mayCreate ? [{ apiGroups: [''], resources: ['secrets'], verbs: ['create'] }] : []),
 ]
