@@ -37,7 +37,3 @@ export function subjectOf(identity: OwnIdentity): Subject {
   const { namespace, labels, ports, uid } = identity.verified.identity
   return { namespace, labels, ports, uid }
 }
-
-export function isSameSubject(one: OwnIdentity, other: OwnIdentity): boolean {
-  return JSON.stringify(subjectOf(one)) === JSON.stringify(subjectOf(other))
-}

@@ -13,7 +13,7 @@ export const CONTROL_ERRORS = {
   'stream-message': 'A line of the stream is not a message of the agreed shape; the sidecar connects anew.',
   'stream-silent': 'The stream missed three pings; the sidecar connects anew.',
   'state-unreadable':
-    'The identity table of an earlier run is damaged, so the peers of its connections are unknown; make the Pod again.',
+    'The identity table of an earlier run was damaged: it is kept beside a new one as identities.damaged.jsonl, and the connections of its peers are ended; they connect again.',
   'policies-unreadable': 'The directory of policies, or a file in it, cannot be read; the last good policies stand.',
   'policies-invalid':
     'A file of policies does not parse, or two files define one policy; the last good policies stand.',

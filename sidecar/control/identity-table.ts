@@ -36,7 +36,8 @@ export interface IdentityTable {
   size(): number
 }
 
-const FILE = 'identities.jsonl'
+/** The table's file in its folder. */
+export const IDENTITY_FILE = 'identities.jsonl'
 /** Lines beyond two for each row: with every renewal of a peer comes one more, and the file lies in the Pod's memory. */
 const STALE_LINES = 64
 
@@ -45,7 +46,7 @@ const STALE_LINES = 64
  * table at all is an error, because its connections would be judged by nothing: ControlError `state-unreadable`.
  */
 export function openIdentityTable(directory: string, onWriteError: (error: Error) => void): IdentityTable {
-  const path = join(directory, FILE)
+  const path = join(directory, IDENTITY_FILE)
   const byIndex = new Map<number, IdentityRow>()
   const byKey = new Map<string, IdentityRow>()
   let next = 1

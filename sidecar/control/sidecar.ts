@@ -2,19 +2,14 @@
 import type { Mode, StreamMessage, TrustBundle, VoidEntry } from '../../api/identity.ts'
 import { PATH_CREDENTIALS, PATH_STATE, QUEUE_OTHER, QUEUE_TCP } from '../../api/names.ts'
 import { SKEW_SECONDS } from '../../certs/limits.ts'
-import { compile } from '../../policy/compile.ts'
 import type { NetworkPolicy } from '../../policy/types.ts'
-import { createGatePolicy, type GatePolicy, type GateSettings } from '../datapath/gate.ts'
-import type { FromWorker, ToWorker } from '../datapath/messages.ts'
-import { openConntrack } from '../netlink/conntrack.ts'
-import { openSockDiag } from '../netlink/sock-diag.ts'
-import { bundleMessage, isSameSubject, ownMessage, policiesMessage, subjectOf } from './briefing.ts'
+import type { GateSettings } from '../datapath/gate.ts'
+import type { FromWorker } from '../datapath/messages.ts'
+import { bundleMessage, ownMessage, subjectOf } from './briefing.ts'
 import { watchConntrackRoom } from './conntrack-room.ts'
 import { createDirectoryMirror } from './directory-mirror.ts'
-import { reviewFlows } from './flow-review.ts'
 import { type Condition, createHealthServer } from './health.ts'
 import { authenticateRequest, createIdentityClient, type OwnIdentity } from './identity-client.ts'
-import { openIdentityTable } from './identity-table.ts'
 import { createIssuerHttp } from './issuer-http.ts'
 import { parseTrustBundle } from './issuer-messages.ts'
 import { readLimits, warnOfLimits } from './limits.ts'
@@ -23,19 +18,20 @@ import { createMetrics } from './metrics.ts'
 import { createPeersClient } from './peers-client.ts'
 import { readNodeAddresses, readSmallestMtu } from './pod-network.ts'
 import type { PolicySource } from './policies/source.ts'
+import { createPolicyView } from './policy-view.ts'
+import { conditionsOf, setReadiness } from './readiness.ts'
 import { createRefusalLog } from './refusal-log.ts'
-import { createReviews } from './reviews.ts'
+import { restoreIdentityTable } from './restore-state.ts'
 import { startRulesCheck } from './rules-check.ts'
+import { openRunningConnections } from './running-connections.ts'
 import type { SidecarSettings } from './settings.ts'
 import { createStreamClient } from './stream-client.ts'
 import { createVerifier } from './verifier.ts'
-import { relabelled } from './voids.ts'
+import { applyVoidEntry } from './void-entries.ts'
 import { startWorker } from './worker-supervisor.ts'
 
 const RULES_CHECK_MILLISECONDS = 30_000
 const CONNTRACK_CHECK_MILLISECONDS = 2_000
-/** Above this many rows of the identity table the expired ones are freed. */
-const PRUNE_ROWS = 10_000
 /** A namespace's relabel makes all its Pods renew: not all at the same moment. */
 const RENEWAL_SPREAD_MILLISECONDS = 1_000
 const DIRECTORY_CHECK_MILLISECONDS = 1_000
@@ -56,14 +52,12 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
   const now = Date.now
   const random = Math.random
 
-  const podAddresses = new Set(settings.podAddresses)
   let mode: Mode = settings.mode
   let identity: OwnIdentity | undefined
   let generation = 0
   let bundle: TrustBundle | undefined
   let policies: readonly NetworkPolicy[] = []
   let policiesSynced = false
-  let judgePolicy: GatePolicy | undefined
   let ready = false
   let rules: Condition = { name: 'rules', ok: false, reason: 'not checked yet' }
 
@@ -81,9 +75,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
     mtu: readSmallestMtu(),
   })
 
-  const table = openIdentityTable(PATH_STATE, (error) =>
-    log.error({ error: error.message }, 'identity table not written'),
-  )
+  const table = restoreIdentityTable(PATH_STATE, log)
   const http = createIssuerHttp({
     address: settings.issuer.address,
     port: settings.issuer.port,
@@ -104,6 +96,20 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
     fetchBundle,
     now,
     onResult: (result) => metrics.byName.wit_verifications_total.inc({ result }),
+  })
+
+  const view = createPolicyView()
+  // Before the packet path starts: it ends connections whose row is lost, as long as no other peer has their index.
+  const reviews = openRunningConnections({
+    table,
+    podAddresses: new Set(settings.podAddresses),
+    currentIdentity: verifier.currentIdentity,
+    peers: () => peers,
+    settings: gateSettings,
+    policy: view.policy,
+    metrics,
+    now,
+    log,
   })
 
   async function fetchBundle(): Promise<void> {
@@ -198,14 +204,13 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
     random,
     log,
     onIdentity: (next) => {
-      const changed = identity === undefined || !isSameSubject(identity, next)
       identity = next
       generation++
       metrics.byName.identity_renewals_total.inc({ result: 'ok' })
       metrics.byName.identity_expiry_timestamp_seconds.set(next.verified.expiresAt)
       setBundle(next.bundle)
       worker.tell(ownMessage(next, generation))
-      if (changed) applyPolicies()
+      applyPolicies()
       updateReady()
       stream.start()
     },
@@ -244,8 +249,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
       case 'bundle':
         return setBundle(message.bundle)
       case 'void':
-        addVoid(message.void)
-        return reviewBehind('void')
+        return addVoid(message.void) ? reviewBehind('void') : undefined
       case 'directory':
         peers.update(message.address, message.entry)
         return reviewBehind('directory')
@@ -263,29 +267,15 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
     updateReady()
   }
 
-  function addVoid(entry: VoidEntry): void {
+  /** Whether running connections have to be judged again. */
+  function addVoid(entry: VoidEntry): boolean {
     verifier.addVoid(entry)
-    if (entry.uid === settings.pod.uid) {
-      const stands = identity === undefined || identity.verified.issuedAt > entry.iatBefore
-      return stands ? undefined : identities.renew('void', RENEWAL_SPREAD_MILLISECONDS)
+    if (entry.uid === settings.pod.uid && identity !== undefined && identity.verified.issuedAt <= entry.iatBefore) {
+      identities.renew('void', RENEWAL_SPREAD_MILLISECONDS)
     }
-    if (!entry.labels && !entry.namespaceLabels) {
-      return worker.tell({ type: 'void', uid: entry.uid, issuedBefore: entry.iatBefore })
-    }
-    for (const row of table.rows()) {
-      if (row.identity.uid !== entry.uid || row.issuedAt > entry.iatBefore || row.port !== 0) continue
-      const next = relabelled(row.identity, entry)
-      const fresh = table.obtain({ ...row, identity: next })
-      if (!fresh) continue
-      worker.tell({
-        type: 'relabel',
-        uid: entry.uid,
-        issuedBefore: entry.iatBefore,
-        identity: next,
-        index: fresh.index,
-      })
-      break
-    }
+    const { message, concernsConnections } = applyVoidEntry(table, entry)
+    if (message) worker.tell(message)
+    return concernsConnections
   }
 
   // ---- policies ----
@@ -306,89 +296,42 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
   })
 
   function applyPolicies(): void {
-    if (identity) judgePolicy = createGatePolicy(compile(policies, subjectOf(identity)))
+    if (!identity || !policiesSynced || !view.update(policies, subjectOf(identity))) return
     for (const message of policyMessages()) worker.tell(message)
     reviewBehind('policy')
   }
 
-  function policyMessages(): ToWorker[] {
-    if (!identity || !policiesSynced) return []
-    return [policiesMessage(policies, subjectOf(identity))]
+  function policyMessages() {
+    const message = view.message()
+    return message ? [message] : []
   }
-
-  // ---- running connections ----
-
-  const conntrack = openConntrack()
-  const sockDiag = openSockDiag()
-  const reviews = createReviews(review)
 
   /** Reviews once the packet path has all that it was told: no connection is then released by what was before. */
   function reviewBehind(cause: string): void {
     worker.tell({ type: 'barrier', cause })
   }
 
-  async function review(cause: string): Promise<void> {
-    if (mode !== 'enforce' || !judgePolicy) return
-    const started = now()
-    const view = gateSettings()
-    try {
-      const result = await reviewFlows({
-        conntrack,
-        sockDiag,
-        table,
-        podAddresses,
-        witExpected: cause === 'mode',
-        currentIdentity: verifier.currentIdentity,
-        judge: {
-          settings: view,
-          clusterNetworks: view.clusterNetworks,
-          nodeAddresses: new Set(view.nodeAddresses),
-          directory: { get: (address) => peers.peek(address) },
-          policy: judgePolicy,
-        },
-        resolve: async (address) => void (await peers.ask(address)),
-      })
-      for (const direction of ['ingress', 'egress'] as const) {
-        metrics.byName.revoked_flows_total.inc({ direction, cause }, result.revoked[direction])
-      }
-      const { ingress, egress } = result.revoked
-      if (ingress + egress > 0) log.info({ cause, reviewed: result.reviewed, ingress, egress }, 'connections revoked')
-      if (cause === 'policy') metrics.byName.policy_swap_seconds.observe((now() - started) / 1000)
-      if (table.size() > PRUNE_ROWS) table.prune(result.inUse, now() / 1000 - SKEW_SECONDS)
-    } catch (error) {
-      log.error({ cause, error: (error as Error).message }, 'running connections not reviewed')
-    }
-  }
-
   // ---- readiness ----
 
-  function conditions(): Condition[] {
-    const held = identities.current()
-    const valid = held !== undefined && held.expiresAtMs > now()
-    return [
-      worker.bound()
-        ? { name: 'queue', ok: true, reason: 'the queues are bound' }
-        : { name: 'queue', ok: false, reason: 'the packet path is not running' },
-      valid
-        ? { name: 'identity', ok: true, reason: `held until ${new Date(held.expiresAtMs).toISOString()}` }
-        : { name: 'identity', ok: false, reason: held ? 'expired: the issuer cannot be reached' : 'none obtained yet' },
-      policiesSynced
-        ? { name: 'policies', ok: true, reason: `${policies.length} policies stand` }
-        : { name: 'policies', ok: false, reason: 'not read in full yet' },
-      rules,
-    ]
-  }
+  const conditions = (): Condition[] =>
+    conditionsOf(
+      {
+        mode,
+        queuesBound: worker.bound(),
+        identity,
+        policies: { synced: policiesSynced, count: policies.length },
+        rules,
+      },
+      now(),
+    )
 
   function updateReady(): void {
-    for (const one of ['enforce', 'audit', 'off'] as const) metrics.byName.mode.set({ mode: one }, one === mode ? 1 : 0)
     const next = identity !== undefined && policiesSynced
     if (next !== ready) {
       ready = next
       worker.tell({ type: 'ready', ready })
     }
-    const all = conditions()
-    for (const { name, ok } of all) metrics.byName.condition.set({ condition: name }, ok ? 1 : 0)
-    metrics.byName.ready.set(all.every(({ ok }) => ok) ? 1 : 0)
+    setReadiness(metrics, mode, conditions())
   }
 
   await createHealthServer({

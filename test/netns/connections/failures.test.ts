@@ -1,6 +1,10 @@
+import { appendFileSync, existsSync } from 'node:fs'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
+import { VOLUME_STATE } from '../../../api/names.ts'
 import type { RunningPod } from '../../../lab/pod.ts'
-import { allowOnly, createRig, type Rig, type Streams } from './rig.ts'
+import { addressOf, allowOnly } from '../../lab/objects.ts'
+import { createRig, type Rig, type Streams } from './rig.ts'
 
 const PORT = 7100
 let rig: Rig
@@ -19,7 +23,6 @@ beforeAll(async () => {
 afterAll(async () => await rig?.stop())
 
 const pause = (milliseconds: number) => new Promise((done) => setTimeout(done, milliseconds))
-const addressOf = (pod: RunningPod) => pod.network.addresses[0] ?? ''
 
 interface Report {
   readonly open: number
@@ -101,4 +104,20 @@ describe('a killed sidecar', () => {
     await until(10_000, async () => (await report(streams)).open === 0)
     expect(await streams.ask('connect')).toEqual({ connected: false, error: 'ECONNREFUSED' })
   }, 60_000)
+
+  it('whose identity table is damaged begins a new one, and ends the connections that nothing speaks for', async () => {
+    allowOnly(rig.lab, ['stays'])
+    await pause(1_000)
+    const streams = await openStreams(stays, 10)
+    const folder = server.volumes.get(VOLUME_STATE) ?? ''
+    appendFileSync(join(folder, 'identities.jsonl'), 'not a row\n')
+    server.containers.get('synguard-sidecar')?.current().kill('SIGKILL')
+    await until(20_000, async () => (await report(streams)).open === 0)
+    await until(20_000, async () => ((await streams.ask('connect')) as { connected: boolean }).connected)
+    expect(existsSync(join(folder, 'identities.damaged.jsonl'))).toBe(true)
+    expect(server.logs.get('synguard-sidecar')?.text()).toContain('"code":"state-unreadable"')
+    // The new row takes the index of the old one: what it stands for now is judged by it alone.
+    allowOnly(rig.lab, ['goes'])
+    await until(10_000, async () => (await report(streams)).open === 0)
+  }, 90_000)
 })

@@ -1,0 +1,42 @@
+/** What makes the sidecar ready, and the metrics that say so. */
+import type { Mode } from '../../api/identity.ts'
+import type { Condition } from './health.ts'
+import type { OwnIdentity } from './identity-client.ts'
+import type { Metrics } from './metrics.ts'
+
+export interface ReadinessView {
+  readonly mode: Mode
+  readonly queuesBound: boolean
+  readonly identity: OwnIdentity | undefined
+  readonly policies: { readonly synced: boolean; readonly count: number }
+  readonly rules: Condition
+}
+
+/** What must hold, and whether it does. */
+export function conditionsOf(view: ReadinessView, nowMs: number): Condition[] {
+  const { identity, policies } = view
+  const valid = identity !== undefined && identity.expiresAtMs > nowMs
+  return [
+    view.queuesBound
+      ? { name: 'queue', ok: true, reason: 'the queues are bound' }
+      : { name: 'queue', ok: false, reason: 'the packet path is not running' },
+    valid
+      ? { name: 'identity', ok: true, reason: `held until ${new Date(identity.expiresAtMs).toISOString()}` }
+      : {
+          name: 'identity',
+          ok: false,
+          reason: identity ? 'expired: the issuer cannot be reached' : 'none obtained yet',
+        },
+    policies.synced
+      ? { name: 'policies', ok: true, reason: `${policies.count} policies stand` }
+      : { name: 'policies', ok: false, reason: 'not read in full yet' },
+    view.rules,
+  ]
+}
+
+/** Sets the metrics of mode, conditions and readiness. */
+export function setReadiness(metrics: Metrics, mode: Mode, conditions: readonly Condition[]): void {
+  for (const one of ['enforce', 'audit', 'off'] as const) metrics.byName.mode.set({ mode: one }, one === mode ? 1 : 0)
+  for (const { name, ok } of conditions) metrics.byName.condition.set({ condition: name }, ok ? 1 : 0)
+  metrics.byName.ready.set(conditions.every(({ ok }) => ok) ? 1 : 0)
+}
