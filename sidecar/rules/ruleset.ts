@@ -53,6 +53,13 @@ const bits = (value: number, mask: number): string => `${hex(value >>> 0)}/${hex
 
 const SYN = '-p tcp -m tcp --tcp-flags SYN SYN'
 const NOT_SYN = '-p tcp -m tcp ! --tcp-flags SYN SYN'
+/**
+ * Established traffic of released connections, first in its chain. SYNs have verdicts of their own, and resets are
+ * looked at further down. The packet's own mark stays as it is: at worst a program refuses its own packets with it.
+ */
+const fastPath = (mask: number): string =>
+  `-p tcp -m tcp --tcp-flags SYN,RST NONE -m connmark --mark ${bits(MARK_RELEASED, mask)} -j RETURN`
+
 const TO_LOOPBACK = '-o lo -j RETURN'
 const FROM_LOOPBACK = '-i lo -j RETURN'
 const CLEAR_PACKET_MARK = `-j MARK --set-xmark ${bits(0, MARK_ALL)}`
@@ -105,6 +112,7 @@ function mangleChains(options: RulesetOptions): Chain[] {
     {
       name: 'SYNGUARD-IN',
       rules: [
+        fastPath(JUDGED),
         FROM_LOOPBACK,
         CLEAR_PACKET_MARK,
         ...SKIP_QUEUE,
@@ -117,12 +125,11 @@ function mangleChains(options: RulesetOptions): Chain[] {
     {
       name: 'SYNGUARD-OUT',
       rules: [
+        fastPath(JUDGED | MARK_PROVED),
         TO_LOOPBACK,
-        // Goto, not jump: what returns from there leaves our chains, so established traffic pays one rule for it.
+        // Goto, not jump: what returns from there leaves our chains.
         `-m mark --mark ${bits(MARK_OWN, MARK_ALL)} -m owner --uid-owner ${options.sidecarUid} -g SYNGUARD-RAW`,
         CLEAR_PACKET_MARK,
-        // The fast path of established traffic.
-        `-p tcp -m tcp --tcp-flags SYN,RST NONE -m connmark --mark ${bits(MARK_RELEASED, JUDGED | MARK_PROVED)} -j RETURN`,
         DROP_STRAY_RESET,
         `${firstAck(options.family)} -g SYNGUARD-ACK`,
         ...SKIP_QUEUE,
@@ -166,9 +173,9 @@ function verdictRules(options: RulesetOptions, before: readonly string[], silent
         `${revokedPacket} -j REJECT --reject-with ${prohibited}`,
       ]
   return [
-    ...before,
     // The fast path. A packet refused on a released tuple (a SYN) stays refused.
     `-m mark --mark ${bits(0, MARK_REVOKED)} -m connmark --mark ${bits(MARK_RELEASED, JUDGED)} -j RETURN`,
+    ...before,
     `-p ${icmp(options.family)} -j RETURN`,
     // A SYN on a revoked tuple has a verdict of its own, and a reset must reach whoever still waits.
     `-p tcp -m tcp --tcp-flags SYN,RST NONE ${revokedConnection} -j REJECT --reject-with tcp-reset`,

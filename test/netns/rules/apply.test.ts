@@ -3,11 +3,11 @@ import { createPair, inside, type Pair, runScript } from './namespaces.ts'
 
 let pair: Pair
 
-beforeAll(() => {
-  pair = createPair('apply')
+beforeAll(async () => {
+  pair = await createPair()
 })
 
-afterAll(() => pair.remove())
+afterAll(async () => await pair?.remove())
 
 const step = (name: string, backend: string, more: object = {}) =>
   runScript(pair.left, 'rules-step.ts', name, { backend, ...more })
@@ -68,7 +68,7 @@ describe.each(['nft', 'legacy'])('with iptables-%s', (backend) => {
 
   it('reports a deleted rule and a displaced jump, and applying heals both', async () => {
     await step('apply', backend)
-    await iptables(backend, '-t', 'mangle', '-D', 'SYNGUARD-OUT', '1')
+    await iptables(backend, '-t', 'mangle', '-D', 'SYNGUARD-OUT', '2')
     await iptables(backend, '-I', 'INPUT', '1', '-j', 'ACCEPT')
     expect(await step('differences', backend)).toEqual([
       'IPv4 filter INPUT: the jump to SYNGUARD-IN is not the first rule',

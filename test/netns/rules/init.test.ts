@@ -4,11 +4,11 @@ import { createPair, inside, type Pair } from './namespaces.ts'
 
 let pair: Pair
 
-beforeAll(() => {
-  pair = createPair('init')
+beforeAll(async () => {
+  pair = await createPair()
 })
 
-afterAll(() => pair.remove())
+afterAll(async () => await pair?.remove())
 
 const ENVIRONMENT = { SYNGUARD_POD_IPS: '10.78.0.1,fd78::1', SYNGUARD_HOST_IPS: '192.0.2.10' }
 

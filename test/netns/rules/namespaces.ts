@@ -1,37 +1,37 @@
 /** Two network namespaces on one link, and programs inside them. Needs root. */
 import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process'
-import { rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { createRun } from '../../../lab/run.ts'
 
 export interface Pair {
   /** Has 10.78.0.1 and fd78::1 on e0. */
   readonly left: string
   /** Has 10.78.0.2 and fd78::2 on e0. */
   readonly right: string
-  readonly remove: () => void
+  /** Removes both, and all that is in them, as the end of this process does. */
+  readonly remove: () => Promise<void>
 }
 
 export const ADDRESS = { left: '10.78.0.1', right: '10.78.0.2', left6: 'fd78::1', right6: 'fd78::2' } as const
 
 const here = import.meta.dirname
-// A lock file of our own: the machine's xtables lock is not ours to hold, or to leave behind.
-const lockFile = join(tmpdir(), `sgt-rules-${process.pid}.lock`)
-const env = { ...process.env, XTABLES_LOCKFILE: lockFile }
+/** By namespace, a lock file of our own: the machine's xtables lock is not ours to hold, or to leave behind. */
+const lockFiles = new Map<string, string>()
+const environmentIn = (namespace: string) => ({ ...process.env, XTABLES_LOCKFILE: lockFiles.get(namespace) })
 
-export function ip(...parameters: string[]): void {
+function ip(...parameters: string[]): void {
   execFileSync('ip', parameters)
 }
 
-export function createPair(label: string): Pair {
-  const [left, right] = [`sgt-${label}-l-${process.pid}`, `sgt-${label}-r-${process.pid}`] as const
-  const remove = (): void => {
-    for (const name of [left, right]) ip('netns', 'del', name)
-    rmSync(lockFile, { force: true })
-  }
-  for (const name of [left, right]) ip('netns', 'add', name)
+export async function createPair(): Promise<Pair> {
+  const run = createRun()
+  const [left, right] = [`sgl-${run.id}-left`, `sgl-${run.id}-right`]
   try {
+    for (const name of [left, right]) {
+      ip('netns', 'add', name)
+      lockFiles.set(name, join(run.directory, 'xtables.lock'))
+    }
     ip('-n', left, 'link', 'add', 'e0', 'type', 'veth', 'peer', 'name', 'e0', 'netns', right)
     for (const [name, number] of [
       [left, 1],
@@ -43,10 +43,10 @@ export function createPair(label: string): Pair {
       ip('-n', name, 'addr', 'add', `fd78::${number}/64`, 'dev', 'e0', 'nodad')
     }
   } catch (error) {
-    remove()
+    await run.stop()
     throw error
   }
-  return { left, right, remove }
+  return { left, right, remove: run.stop }
 }
 
 export interface Ended {
@@ -65,7 +65,7 @@ export function inside(
     const child = execFile(
       'ip',
       ['netns', 'exec', namespace, ...command],
-      { env: { ...env, ...options.env } },
+      { env: { ...environmentIn(namespace), ...options.env } },
       (error, stdout, stderr) => resolve({ code: typeof error?.code === 'number' ? error.code : 0, stdout, stderr }),
     )
     // A program may end before it closes its stdin.
@@ -97,7 +97,7 @@ export interface Running {
 export function startScript(namespace: string, name: string, ...parameters: unknown[]): Promise<Running> {
   const child: ChildProcess = spawn('ip', ['netns', 'exec', namespace, ...script(name, parameters)], {
     stdio: ['ignore', 'pipe', 'inherit'],
-    env,
+    env: environmentIn(namespace),
   })
   const ended = new Promise<void>((resolve) => child.on('exit', () => resolve()))
   const stop = (): Promise<void> => {

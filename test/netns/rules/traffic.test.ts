@@ -11,13 +11,13 @@ let server: Running
 let reader: Running | undefined
 
 beforeAll(async () => {
-  pair = createPair('traffic')
+  pair = await createPair()
   server = await startScript(pair.right, 'server.ts')
 })
 
 afterAll(async () => {
-  await server.stop()
-  pair.remove()
+  await server?.stop()
+  await pair?.remove()
 })
 
 afterEach(async () => {
