@@ -1,5 +1,5 @@
 /** Workloads and policies as an application team writes them: nothing in them knows of Synguard. */
-import type { V1Container, V1NetworkPolicySpec, V1PodSpec } from '@kubernetes/client-node'
+import type { V1Container, V1PodSpec } from '@kubernetes/client-node'
 
 export const IMAGE = process.env.SYNGUARD_TEST_IMAGE ?? 'busybox:local'
 
@@ -50,7 +50,8 @@ export function service(at: string, app: string, more: Record<string, unknown> =
   }
 }
 
-export function policy(at: string, name: string, spec: V1NetworkPolicySpec): object {
+/** The client's own type has another name for `from`. */
+export function policy(at: string, name: string, spec: object): object {
   return { apiVersion: 'networking.k8s.io/v1', kind: 'NetworkPolicy', metadata: { name, namespace: at }, spec }
 }
 
@@ -63,7 +64,7 @@ export function admit(at: string, app: string, from: string, port: number | stri
       {
         from: [{ podSelector: { matchLabels: { app: from } } }],
         ports: [{ port }],
-      } as object,
+      },
     ],
   })
 }
