@@ -1,18 +1,26 @@
 /** A lab whose network belongs to an attacker: applications in Pods, packets by hand, and what is done to those on the way. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
+import { type Channel, createChannel } from '../../../lab/channel.ts'
 import { runCommand, writeSysctls } from '../../../lab/command.ts'
 import { createLab, type Lab, type LabOptions } from '../../../lab/lab.ts'
 import type { RunningPod } from '../../../lab/pod.ts'
 import { parseAddress } from '../../../policy/address.ts'
 import { buildTcp } from '../../../sidecar/packet/build.ts'
 import { createPacket, decodePacket, type Packet } from '../../../sidecar/packet/decode.ts'
+import { addressOf, putNamespaces, runIdlePod } from '../../lab/objects.ts'
 
 export const PORT = 7300
+/** What must come has so long to come, on a machine that is busy with other things. */
+const ARRIVAL_MILLISECONDS = 5_000
 /** Packets with this TTL are the attacker's: the path neither tracks nor treats them. */
 const ATTACKERS_TTL = 99
 const QUEUE = 77
+/** What an iptables rule does to give packets to the path, but for those of the attacker himself. */
+export const TO_PATH = [
+  ...['-m', 'ttl', '!', '--ttl-eq', String(ATTACKERS_TTL)],
+  ...['-j', 'NFQUEUE', '--queue-num', String(QUEUE)],
+] as const
 
 export const FIN = 0x01
 export const SYN = 0x02
@@ -24,8 +32,10 @@ export type Kind = 'syn' | 'syn-ack' | 'proof' | 'ack' | 'data' | 'fin' | 'rst'
 
 /** What the path does to packets of these kinds. */
 export interface Treatment {
+  /** The connection with this port at its client; without one, all that have no treatment of their own. */
+  readonly port?: number
   readonly drop?: readonly Kind[]
-  /** Drops only what this address sends. */
+  /** Treats only what this address sends. */
   readonly from?: string
   readonly strip?: readonly Kind[]
   readonly delay?: readonly Kind[]
@@ -36,14 +46,17 @@ export interface Treatment {
 export type PathRequest =
   | { readonly do: 'send'; readonly packets: readonly string[] }
   | { readonly do: 'sweep'; readonly packet: string; readonly step: number }
-  | { readonly do: 'treat'; readonly how: Treatment }
-  | { readonly do: 'seen' }
-  | { readonly do: 'go on'; readonly how: Treatment }
+  | { readonly do: 'treat' | 'go on'; readonly how: Treatment }
+  | { readonly do: 'let pass' | 'seen' }
+
+export interface PathAnswers extends Record<PathRequest['do'], unknown> {
+  readonly seen: readonly string[]
+}
 
 export type PeerRequest =
   | { readonly do: 'listen'; readonly port: number }
-  | { readonly do: 'heard'; readonly from?: number }
-  | { readonly do: 'end accepted' }
+  | { readonly do: 'heard'; readonly from: number }
+  | { readonly do: 'end accepted'; readonly from: number }
   | {
       readonly do: 'open'
       readonly name: string
@@ -55,17 +68,42 @@ export type PeerRequest =
   | { readonly do: 'say'; readonly name: string; readonly text: string; readonly seconds?: number }
   | { readonly do: 'end' | 'reset'; readonly name: string }
 
+/** What an application met since it was last asked. */
+export interface Heard {
+  readonly accepted: number
+  readonly text: string
+}
+
+/** An attempt's outcome: one of them. */
+export interface Outcome {
+  readonly opened?: true
+  readonly echoed?: string
+  readonly error?: string
+}
+
+export interface PeerAnswers extends Record<PeerRequest['do'], unknown> {
+  readonly heard: Heard
+  readonly open: Outcome
+  readonly say: Outcome
+}
+
 export interface Peer {
   readonly pod: RunningPod
   readonly address: string
-  ask(request: PeerRequest): Promise<unknown>
+  readonly ask: Channel<PeerRequest, PeerAnswers>['ask']
 }
 
 export interface Path {
+  /** What becomes of packets from now on, in place of what became of those of the same port before. */
   treat(how: Treatment): Promise<void>
+  /** Lets through what was delayed, and treats what follows so. */
   goOn(how: Treatment): Promise<void>
+  /** Treats nothing any more. */
+  letPass(): Promise<void>
   /** What came along since it was last asked. */
   seen(): Promise<Seen[]>
+  /** The first such packet since `seen` was last asked; waits for it, and throws where it does not come. */
+  sees(matches: (packet: Seen) => boolean): Promise<Seen>
   send(packets: readonly Buffer[]): Promise<void>
   /** Sends one packet under every `step`-th sequence number. */
   sweep(packet: Buffer, step: number): Promise<void>
@@ -102,45 +140,45 @@ export async function createField(options: LabOptions = {}): Promise<Field> {
 }
 
 async function assemble(lab: Lab, children: ChildProcess[]): Promise<Field> {
-  await lab.putNamespace({ metadata: { name: 'guarded', labels: { 'synguard.io/inject': 'enabled' } } })
-  await lab.putNamespace({ metadata: { name: 'plain', labels: {} } })
+  await putNamespaces(lab)
   const onNode = (...command: readonly string[]) =>
     runCommand('ip', ['netns', 'exec', lab.network.node, ...command], { timeoutMs: 20_000 })
 
-  async function start(netns: string, script: string, ...parameters: string[]) {
+  function start(netns: string, script: string, ...parameters: string[]): ChildProcess {
     const command = [process.execPath, '--no-warnings', join(import.meta.dirname, script), ...parameters]
-    const child = spawn('ip', ['netns', 'exec', netns, ...command])
+    const stdio = ['ignore', 'inherit', 'inherit', 'ipc'] as const
+    const child = spawn('ip', ['netns', 'exec', netns, ...command], { stdio: [...stdio] })
     children.push(child)
-    child.stderr.on('data', (text: Buffer) => process.stderr.write(text))
-    const answers = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
-    const next = async (): Promise<unknown> => {
-      const { value, done } = await answers.next()
-      if (done) throw new Error(`${script} ended`)
-      return JSON.parse(value)
-    }
-    await next()
-    let last: Promise<unknown> = Promise.resolve()
-    return (request: PeerRequest | PathRequest): Promise<unknown> => {
-      const answered = last.then(() => {
-        child.stdin.write(`${JSON.stringify(request)}\n`)
-        return next()
-      })
-      last = answered.catch(() => undefined)
-      return answered
-    }
+    return child
   }
 
   async function startPath(netns: string, queue: number): Promise<Path> {
-    const ask = await start(netns, 'path.ts', String(queue))
-    return {
+    const child = start(netns, 'path.ts', String(queue))
+    const { ask } = createChannel<PathRequest, PathAnswers>(child, 'path.ts')
+    const look = async () => (await ask({ do: 'seen' })).map((hex) => decode(Buffer.from(hex, 'hex')))
+    let looked: Seen[] = []
+    const path: Path = {
       async treat(how) {
         await ask({ do: 'treat', how })
       },
       async goOn(how) {
         await ask({ do: 'go on', how })
       },
+      async letPass() {
+        await ask({ do: 'let pass' })
+      },
       async seen() {
-        return ((await ask({ do: 'seen' })) as string[]).map((hex) => decode(Buffer.from(hex, 'hex')))
+        const all = [...looked, ...(await look())]
+        looked = []
+        return all
+      },
+      async sees(matches) {
+        for (const deadline = Date.now() + ARRIVAL_MILLISECONDS; ; await pause(20)) {
+          looked.push(...(await look()))
+          const found = looked.find(matches)
+          if (found) return found
+          if (Date.now() > deadline) throw new Error('no such packet came along')
+        }
       },
       async send(packets) {
         await ask({ do: 'send', packets: packets.map((bytes) => bytes.toString('hex')) })
@@ -149,12 +187,14 @@ async function assemble(lab: Lab, children: ChildProcess[]): Promise<Field> {
         await ask({ do: 'sweep', packet: packet.toString('hex'), step })
       },
     }
+    // Its first answer says that its queue is bound.
+    await path.letPass()
+    return path
   }
 
   const path = await startPath(lab.network.node, QUEUE)
-  const queue = ['-m', 'ttl', '!', '--ttl-eq', String(ATTACKERS_TTL), '-j', 'NFQUEUE', '--queue-num', String(QUEUE)]
   for (const side of ['--sport', '--dport']) {
-    await onNode('iptables', '-t', 'mangle', '-A', 'FORWARD', '-p', 'tcp', side, String(PORT), ...queue)
+    await onNode('iptables', '-t', 'mangle', '-A', 'FORWARD', '-p', 'tcp', side, String(PORT), ...TO_PATH)
   }
   const ttl = ['-m', 'ttl', '--ttl-eq', String(ATTACKERS_TTL)]
   await onNode('iptables', '-t', 'raw', '-A', 'PREROUTING', ...ttl, '-j', 'CT', '--notrack')
@@ -167,18 +207,11 @@ async function assemble(lab: Lab, children: ChildProcess[]): Promise<Field> {
     path,
     onNode,
     async peer(namespace, name) {
-      const pod = await lab.runPod(
-        await lab.admitPod({
-          apiVersion: 'v1',
-          kind: 'Pod',
-          metadata: { namespace, name, labels: { app: name } },
-          spec: { containers: [{ name: 'app', image: 'app', command: ['sleep', 'infinity'] }] },
-        }),
-      )
+      const pod = await runIdlePod(lab, namespace, name)
       // A client whose connection is neither answered nor refused gives up at the test's own limit.
       await writeSysctls(pod.network.netns, ['net.ipv4.ip_local_port_range=50000 60000'])
-      const ask = await start(pod.network.netns, 'peer.ts')
-      return { pod, address: pod.network.addresses[0] ?? '', ask }
+      const { ask } = createChannel<PeerRequest, PeerAnswers>(start(pod.network.netns, 'peer.ts'), 'peer.ts')
+      return { pod, address: addressOf(pod), ask }
     },
     offPath: (pod) => startPath(pod.network.netns, 0),
     async stop() {

@@ -28,7 +28,7 @@ beforeAll(async () => {
   await server.ask({ do: 'listen', port: PORT })
 }, 60_000)
 afterAll(async () => await field?.stop())
-afterEach(async () => await field.path.treat({}))
+afterEach(async () => await field.path.letPass())
 
 /** Numbers that the attacker guesses: all over the space, the same in every run. */
 function guesses(count: number): number[] {
@@ -71,7 +71,7 @@ describe('a released connection lives on, and carries only what its ends say', (
       opened: true,
     })
     expect(await say(what, 'before')).toEqual({ echoed: 'before' })
-    await server.ask({ do: 'heard' })
+    await server.ask({ do: 'heard', from })
     await mallory.send(forgeries(flags, from, payload))
     await pause(300)
     expect(await say(what, 'after')).toEqual({ echoed: 'after' })
@@ -96,7 +96,7 @@ describe('a released connection lives on, and carries only what its ends say', (
 describe('a pending connection is neither released nor ended', () => {
   it.each(KINDS)('by %s', async (what, flags, payload) => {
     const from = 42_000 + KINDS.findIndex(([name]) => name === what)
-    await server.ask({ do: 'heard' })
+    await server.ask({ do: 'heard', from })
     // The client is released and the server waits: its proof and all behind it are lost.
     await field.path.treat({ drop: ['proof', 'ack', 'data'], from: client.address })
     await client.ask({ do: 'open', name: what, address: server.address, port: PORT, from })
@@ -104,7 +104,7 @@ describe('a pending connection is neither released nor ended', () => {
     await mallory.send(forgeries(flags, from, payload))
     await pause(300)
     expect(await server.ask({ do: 'heard', from })).toEqual({ accepted: 0, text: '' })
-    await field.path.treat({})
+    await field.path.letPass()
     expect(await echo).toEqual({ echoed: 'hello' })
     expect(await server.ask({ do: 'heard', from })).toEqual({ accepted: 1, text: 'hello' })
     await client.ask({ do: 'end', name: what })
@@ -115,7 +115,7 @@ describe('a pending connection is neither released nor ended', () => {
     'by %s while its client waits for the SYN-ACK: it opens nothing, and connects again',
     async (what, flags, payload) => {
       const from = 43_000 + KINDS.findIndex(([name]) => name === what)
-      await server.ask({ do: 'heard' })
+      await server.ask({ do: 'heard', from })
       await field.path.treat({ drop: ['syn-ack'] })
       const opened = client.ask({ do: 'open', name: what, address: server.address, port: PORT, from, seconds: 1 })
       await pause(200)
@@ -123,7 +123,7 @@ describe('a pending connection is neither released nor ended', () => {
       expect(await opened).toEqual({ error: 'timeout' })
       expect(await server.ask({ do: 'heard', from })).toEqual({ accepted: 0, text: '' })
       await client.ask({ do: 'reset', name: what })
-      await field.path.treat({})
+      await field.path.letPass()
       await client.ask({ do: 'open', name: 'again', address: server.address, port: PORT, from: from + 100 })
       expect(await say('again', 'hello')).toEqual({ echoed: 'hello' })
       await client.ask({ do: 'end', name: 'again' })

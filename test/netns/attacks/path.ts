@@ -1,13 +1,14 @@
 /**
- * An attacker's hands in one network namespace, told what to do by lines of JSON on stdin, each answered by one on stdout.
+ * An attacker's hands in one network namespace, told over its IPC channel what to do.
  *
- *   {"do":"send","packets":[hex]}       sends whole IPv4 packets as they are, from a raw socket
- *   {"do":"sweep","packet":hex,"step":n}  sends a packet under every n-th sequence number there is
- *   {"do":"treat","how":Treatment}      what becomes of the packets that iptables queues to QUEUE, from now on
- *   {"do":"seen"}                       those packets, as they came
- *   {"do":"go on","how":Treatment}      lets through what `delay` held, and treats what follows so
+ *   send    sends whole IPv4 packets, as hex, as they are, from a raw socket
+ *   sweep   sends a packet under every n-th sequence number there is
+ *   treat   what becomes of the packets of a port, or of all others, that iptables queues to QUEUE, from now on
+ *   let pass   nothing becomes of them any more
+ *   seen    those packets, as they came, as hex
+ *   go on   lets through what `delay` held, and treats what follows so
  */
-import { createInterface } from 'node:readline'
+import { answerChannel } from '../../../lab/channel.ts'
 import { createDatagramBatch, datagramBytes } from '../../../sidecar/netlink/datagram-batch.ts'
 import { messageBytes, nextMessage } from '../../../sidecar/netlink/message.ts'
 import {
@@ -26,11 +27,12 @@ import { replacePayload } from '../../../sidecar/packet/rewrite.ts'
 import type { Kind, PathRequest, Treatment } from './attacker.ts'
 
 const queueNumber = Number(process.argv[2] ?? 0)
-const print = (value: unknown): void => void process.stdout.write(`${JSON.stringify(value)}\n`)
 const raw = openRawSocket(4, 0)
 const seen: string[] = []
 const held: { id: number }[] = []
-let treatment: Treatment = {}
+/** By the client's port; that of all others under 0. */
+const treatments = new Map<number, Treatment>()
+const NONE: Treatment = {}
 
 /** What a packet is to the handshake. */
 function kindOf(bytes: Buffer, flags: number, payloadAt: number, payloadBytes: number): Kind {
@@ -53,10 +55,11 @@ function judge(bytes: Buffer, id: number): void {
   if (decodePacket(bytes, packet) !== 'ok') return answer(id, NF_DROP)
   const kind = kindOf(bytes, packet.flags, packet.payloadOffset, packet.payloadBytes)
   seen.push(bytes.toString('hex'))
-  const from = bytes.subarray(12, 16).join('.')
-  if (treatment.drop?.includes(kind) && (treatment.from === undefined || treatment.from === from)) {
-    return answer(id, NF_DROP)
-  }
+  const sender = bytes.subarray(12, 16).join('.')
+  const treatment =
+    treatments.get(packet.sourcePort) ?? treatments.get(packet.destinationPort) ?? treatments.get(0) ?? NONE
+  if (treatment.from !== undefined && treatment.from !== sender) return answer(id, NF_ACCEPT)
+  if (treatment.drop?.includes(kind)) return answer(id, NF_DROP)
   if (treatment.delay?.includes(kind)) return void held.push({ id })
   const payload = Buffer.from(bytes.subarray(packet.payloadOffset, packet.totalBytes))
   const alter = treatment.alter
@@ -94,20 +97,19 @@ function obey(request: PathRequest): unknown {
       sweep(Buffer.from(request.packet, 'hex'), request.step)
       return null
     case 'treat':
-      treatment = request.how
+      treatments.set(request.how.port ?? 0, request.how)
+      return null
+    case 'let pass':
+      treatments.clear()
       return null
     case 'seen':
       return seen.splice(0)
     case 'go on':
-      treatment = request.how
+      treatments.set(request.how.port ?? 0, request.how)
       for (const { id } of held.splice(0)) answer(id, NF_ACCEPT)
       return null
   }
 }
-
-createInterface({ input: process.stdin })
-  .on('line', (line) => print(obey(JSON.parse(line))))
-  .on('close', () => process.exit(0))
 
 const queue =
   queueNumber > 0 ? openQueueSocket({ receiveBufferBytes: 1 << 22, receiveTimeoutMilliseconds: 5 }) : undefined
@@ -129,4 +131,4 @@ function read(): void {
 }
 
 read()
-print('ready')
+answerChannel(async (request: PathRequest) => obey(request))

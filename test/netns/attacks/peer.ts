@@ -1,25 +1,24 @@
 /**
- * An application in one network namespace: connections whose ports and ends a test chooses. Lines of JSON on stdin, each
- * answered by one on stdout.
+ * An application in one network namespace: connections whose ports and ends a test chooses. It is asked over its IPC
+ * channel, and does all that it is asked at once.
  *
- *   {"do":"listen","port":n}                             notes what arrives, and echoes it
- *   {"do":"heard","from":n}                              {accepted, text}: what it got since it was last asked, from any
- *                                                        port or from this one
- *   {"do":"end accepted"}                                a FIN on all that it accepted
- *   {"do":"open","name":s,"address":s,"port":n,"from":n} {opened} or {error}, within 6 s or `seconds`
- *   {"do":"say","name":s,"text":s}                       the echo, or {error}, within 6 s
- *   {"do":"end"|"reset","name":s}                        a FIN, or a reset
+ *   listen         notes what arrives, and echoes it
+ *   heard          what it got from this port since it was last asked
+ *   end accepted   a FIN on what it accepted from this port
+ *   open           connects, within 25 s or `seconds`
+ *   say            the echo, within 25 s or `seconds`; what is said before the connection is open waits until it is
+ *   end, reset     a FIN, or a reset
  */
 import { connect, createServer, type Socket } from 'node:net'
-import { createInterface } from 'node:readline'
-import type { PeerRequest } from './attacker.ts'
+import { answerChannel } from '../../../lab/channel.ts'
+import type { Heard, Outcome, PeerRequest } from './attacker.ts'
 
-const LIMIT_SECONDS = 6
-const print = (value: unknown): void => void process.stdout.write(`${JSON.stringify(value)}\n`)
+/** What must succeed has the time that a busy machine takes, and a kernel's repetitions, each twice as late as the last. */
+const LIMIT_SECONDS = 25
 const sockets = new Map<string, Socket>()
 const accepted = new Set<Socket>()
 /** What the server met since it was last asked, by the client's port. */
-let heard: { from: number; accepted: number; text: string }[] = []
+let heard: (Heard & { readonly from: number })[] = []
 
 function listen(port: number): Promise<unknown> {
   return new Promise((done) => {
@@ -37,14 +36,14 @@ function listen(port: number): Promise<unknown> {
   })
 }
 
-function open(request: Extract<PeerRequest, { do: 'open' }>): Promise<unknown> {
+function open(request: Extract<PeerRequest, { do: 'open' }>): Promise<Outcome> {
   const { name, address, port, from, seconds = LIMIT_SECONDS } = request
   const socket = connect({ host: address, port, localPort: from, noDelay: true, allowHalfOpen: true })
   sockets.set(name, socket)
   return settled(socket, seconds, (done) => socket.once('connect', () => done({ opened: true })))
 }
 
-function say(name: string, text: string, seconds = LIMIT_SECONDS): Promise<unknown> {
+function say(name: string, text: string, seconds = LIMIT_SECONDS): Promise<Outcome> {
   const socket = sockets.get(name)
   if (!socket) return Promise.resolve({ error: 'no such connection' })
   let echoed = ''
@@ -58,12 +57,12 @@ function say(name: string, text: string, seconds = LIMIT_SECONDS): Promise<unkno
 }
 
 /** What `start` says, or how the connection failed meanwhile. */
-function settled(socket: Socket, seconds: number, start: (done: (value: unknown) => void) => void): Promise<unknown> {
+function settled(socket: Socket, seconds: number, start: (done: (value: Outcome) => void) => void): Promise<Outcome> {
   return new Promise((done) => {
     const timer = setTimeout(() => finish({ error: 'timeout' }), seconds * 1_000)
-    const failed = (error: NodeJS.ErrnoException) => finish({ error: error.code })
+    const failed = (error: NodeJS.ErrnoException) => finish({ error: error.code ?? error.message })
     const closed = () => finish({ error: 'closed' })
-    function finish(value: unknown): void {
+    function finish(value: Outcome): void {
       clearTimeout(timer)
       socket.removeListener('close', closed)
       done(value)
@@ -79,15 +78,16 @@ async function obey(request: PeerRequest): Promise<unknown> {
     case 'listen':
       return await listen(request.port)
     case 'heard': {
-      const last = heard.filter(({ from }) => request.from === undefined || from === request.from)
-      heard = []
+      const last = heard.filter(({ from }) => from === request.from)
+      // What other connections left, or still send, is nobody's business here.
+      heard = heard.filter(({ from }) => from !== request.from)
       return {
         accepted: last.reduce((sum, one) => sum + one.accepted, 0),
         text: last.map(({ text }) => text).join(''),
       }
     }
     case 'end accepted':
-      for (const socket of accepted) socket.end()
+      for (const socket of accepted) if (socket.remotePort === request.from) socket.end()
       return null
     case 'open':
       return await open(request)
@@ -106,7 +106,4 @@ async function obey(request: PeerRequest): Promise<unknown> {
   }
 }
 
-createInterface({ input: process.stdin })
-  .on('line', async (line) => print(await obey(JSON.parse(line))))
-  .on('close', () => process.exit(0))
-print('ready')
+answerChannel(obey)

@@ -100,7 +100,6 @@ describe('SYNs with WITs', () => {
   it.each(KINDS)(
     `%s, ${COUNT} different ones: none is answered, memory stays flat, and a client connects meanwhile`,
     async (what, make) => {
-      await server.ask({ do: 'heard' })
       await field.path.seen()
       const before = await sidecarBytes()
       for (let sent = 0; sent < COUNT; sent += 200) {
@@ -128,7 +127,6 @@ describe('SYNs with WITs', () => {
   )
 
   it('of 60,000 bytes, in fragments: larger than a frame, and nothing of it is inflated', async () => {
-    await server.ask({ do: 'heard' })
     const before = await sidecarBytes()
     const payload = encodeSynFrame(section(HEADER, deflateRawSync(Buffer.alloc(58_000_000)), byStranger))
     for (let number = 0; number < 20; number++) {
