@@ -1,13 +1,13 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { startWorker } from '../../../sidecar/control/worker-supervisor.ts'
 import type { FromWorker, WorkerData } from '../../../sidecar/datapath/messages.ts'
-import { enterNewNamespace } from '../netlink/namespace.ts'
+import { type EnteredNamespace, enterNewNamespace } from '../netlink/namespace.ts'
 
-let namespace: ReturnType<typeof enterNewNamespace>
+let namespace: EnteredNamespace | undefined
 beforeAll(() => {
-  namespace = enterNewNamespace('supervisor')
+  namespace = enterNewNamespace()
 })
-afterAll(() => namespace?.leave())
+afterAll(async () => await namespace?.leave())
 
 describe('a packet path thread that dies', () => {
   it('is started again and gets the queues that the dead one held', async () => {

@@ -1,5 +1,6 @@
-import { spawn } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { existsSync, readdirSync, readFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { describe, expect, it } from '@jest/globals'
 import { createNetwork } from '../../../lab/network.ts'
@@ -35,21 +36,51 @@ describe('a run of the lab', () => {
     await run.stop()
     expect([namespacesOf(run.id), existsSync(run.directory), processesWith(run.directory)]).toEqual([[], false, []])
   })
+})
 
+/** Each prints the id of its run once all of it stands, and stays. */
+const PROGRAMS = {
+  'a lab': `
+    import { createLab } from '${join(ROOT, 'lab/lab.ts')}'
+    import { stopOnSignals } from '${join(ROOT, 'lab/run.ts')}'
+    const lab = await createLab()
+    stopOnSignals(lab.stop)
+    const container = { name: 'c', image: 'x', command: ['sleep', '1000'] }
+    const metadata = { namespace: 'n', name: 'p', labels: {}, annotations: {} }
+    await lab.putNamespace({ metadata: { name: 'n' } })
+    await lab.runPod(await lab.admitPod({ metadata, spec: { containers: [container] } }))
+    process.stdout.write(lab.run.id)`,
+  'a test with two namespaces': `
+    import { createPair, startScript } from '${join(ROOT, 'test/netns/rules/namespaces.ts')}'
+    const { left, right } = await createPair()
+    for (const namespace of [left, right]) await startScript(namespace, 'server.ts')
+    process.stdout.write(left.split('-')[1])`,
+  'a test that entered a namespace': `
+    import { enterNewNamespace } from '${join(ROOT, 'test/netns/netlink/namespace.ts')}'
+    process.stdout.write(enterNewNamespace().name.split('-')[1])`,
+} as const
+
+function pidsIn(namespace: string): string[] {
+  try {
+    return execFileSync('ip', ['netns', 'pids', namespace], { encoding: 'utf8', stdio: 'pipe' }).split('\n')
+  } catch {
+    return [] // gone meanwhile
+  }
+}
+
+/** What stands of a run, but for the process `self`. */
+function standing(id: string, self: number | undefined) {
+  const namespaces = namespacesOf(id)
+  const files = readdirSync(tmpdir()).filter((name) => name.startsWith(`synguard-lab-${id}-`))
+  const processes = [...namespaces.flatMap(pidsIn), ...files.flatMap(processesWith)]
+  return { namespaces, files, processes: processes.filter((pid) => pid !== '' && pid !== String(self)) }
+}
+
+describe.each(Object.entries(PROGRAMS))('%s', (_what, program) => {
   it.each(['SIGKILL', 'SIGTERM', 'SIGINT'] as const)(
-    'a lab that ends by %s leaves no namespace, file or process behind',
+    'that ends by %s leaves no namespace, file or process behind',
     async (signal) => {
-      const script = `
-        import { createLab } from '${join(ROOT, 'lab', 'lab.ts')}'
-        import { stopOnSignals } from '${join(ROOT, 'lab', 'run.ts')}'
-        const lab = await createLab()
-        stopOnSignals(lab.stop)
-        const container = { name: 'c', image: 'x', command: ['sleep', '1000'] }
-        const metadata = { namespace: 'n', name: 'p', labels: {}, annotations: {} }
-        await lab.putNamespace({ metadata: { name: 'n' } })
-        await lab.runPod(await lab.admitPod({ metadata, spec: { containers: [container] } }))
-        process.stdout.write(lab.run.id + ' ' + lab.run.directory + ' ')
-        setInterval(() => {}, 1000)`
+      const script = `${program}\nprocess.stdout.write(' ')\nsetInterval(() => {}, 1000)`
       const child = spawn(process.execPath, ['--no-warnings', '--input-type=module-typescript', '-e', script], {
         stdio: ['ignore', 'pipe', 'inherit'],
       })
@@ -59,16 +90,18 @@ describe('a run of the lab', () => {
         output += text
       })
       const ended = new Promise((done) => child.once('exit', done))
-      await waitUntil(() => output.split(' ').length === 3 || child.exitCode !== null)
-      const [id = '', directory = ''] = output.split(' ')
-      expect(namespacesOf(id)).toHaveLength(3)
-      expect(processesWith(directory).length).toBeGreaterThan(0)
+      await waitUntil(() => output.endsWith(' ') || child.exitCode !== null, 30_000)
+      const id = output.trim()
+      const before = standing(id, child.pid)
+      expect([before.namespaces.length, before.files.length, before.processes.length]).not.toContain(0)
       child.kill(signal)
       await ended
-      await waitUntil(
-        () => namespacesOf(id).length === 0 && !existsSync(directory) && processesWith(directory).length === 0,
-      )
-      expect([namespacesOf(id), existsSync(directory), processesWith(directory)]).toEqual([[], false, []])
+      const left = () => {
+        const { namespaces, files, processes } = standing(id, undefined)
+        return [...namespaces, ...files, ...processes, ...before.processes.filter((pid) => existsSync(`/proc/${pid}`))]
+      }
+      await waitUntil(() => left().length === 0)
+      expect(left()).toEqual([])
     },
   )
 })

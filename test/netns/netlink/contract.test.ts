@@ -6,7 +6,7 @@ import { openConntrack } from '../../../sidecar/netlink/conntrack.ts'
 import { describeKernelContract, type KernelUnderTest } from '../../kernel/contract.ts'
 import { enterNewNamespace } from './namespace.ts'
 
-const namespace = enterNewNamespace('contract')
+const namespace = enterNewNamespace()
 afterAll(() => namespace.leave())
 for (const [port, queue] of [
   [7001, 1],

@@ -3,6 +3,7 @@
 import { execFileSync } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
 import koffi from 'koffi'
+import { createRun } from '../../../lab/run.ts'
 
 /** <linux/sched.h> */
 const CLONE_NEWNET = 0x40000000
@@ -15,24 +16,32 @@ function enter(fd: number): void {
   if (result !== 0) throw new Error(`setns: errno ${koffi.errno()}`)
 }
 
-/** Makes a namespace with its loopback up and enters it. `leave` goes back and removes it. */
-export function enterNewNamespace(label: string): { readonly name: string; run(command: string): void; leave(): void } {
-  const name = `sgt-${label}-${process.pid}`
+export interface EnteredNamespace {
+  readonly name: string
+  run(command: string): void
+  leave(): Promise<void>
+}
+
+/** Makes a namespace with its loopback up and enters it. `leave` goes back and removes it, as the end of this process does. */
+export function enterNewNamespace(): EnteredNamespace {
   const home = openSync('/proc/thread-self/ns/net', 'r')
+  // Before this thread enters: what cleans up must not live in what it removes.
+  const { id, stop } = createRun()
+  const name = `sgl-${id}-entered`
   execFileSync('ip', ['netns', 'add', name])
   enter(openSync(`/run/netns/${name}`, 'r'))
   const run = (command: string): void => {
     const [program = '', ...words] = command.split(' ')
     execFileSync(program, words, { stdio: ['ignore', 'ignore', 'inherit'] })
   }
-  const leave = (): void => {
+  const leave = async (): Promise<void> => {
     enter(home)
-    execFileSync('ip', ['netns', 'del', name])
+    await stop()
   }
   try {
     run('ip link set lo up')
   } catch (error) {
-    leave()
+    void leave()
     throw error
   }
   return { name, run, leave }

@@ -21,7 +21,7 @@ import { openSockDiag, type SockDiag } from '../../../sidecar/netlink/sock-diag.
 import { receiveOne } from '../../kernel/receive-one.ts'
 import { enterNewNamespace } from './namespace.ts'
 
-const namespace = enterNewNamespace('sockets')
+const namespace = enterNewNamespace()
 afterAll(() => namespace.leave())
 
 const LOOPBACK = new Uint8Array([127, 0, 0, 1])
@@ -334,7 +334,8 @@ describe('the queue socket across threads', () => {
       expect(received).toBeGreaterThan(0)
       expect(received).toBeLessThan(200)
       expect(queue.drops()).toBe(200 - received)
-      expect(queue.counters).toEqual({ received, interrupted: 0, noBuffers: 0, sendRetries: 0 })
+      // A signal of the engine may interrupt a wait.
+      expect(queue.counters).toEqual({ received, interrupted: expect.any(Number), noBuffers: 0, sendRetries: 0 })
     } finally {
       raw.close()
       queue.close()

@@ -9,18 +9,21 @@ const [what, address, localPort] = process.argv.slice(2).map((text): unknown => 
 if (typeof address !== 'string') throw new Error('no address')
 
 const PORT = 7000
+/** What is not to be answered waits so long for it; what is, longer, on a machine that is busy. */
+const UNANSWERED_MILLISECONDS = 1_200
+const ANSWERED_MILLISECONDS = 10_000
 const BULK_BYTES = 1 << 20
 const codeOf = (error: unknown): string =>
   error instanceof Error && 'code' in error ? String(error.code) : String(error)
 
 /** Connects, waits until the handshake's last packet is judged, then sends 1 MiB and reads it back. */
-async function tcp(pauses: readonly number[]): Promise<string> {
+async function tcp(pauses: readonly number[], patience = ANSWERED_MILLISECONDS): Promise<string> {
   const socket = connect({
     host: String(address),
     port: PORT,
     ...(typeof localPort === 'number' ? { localPort } : {}),
   })
-  const signal = AbortSignal.timeout(1500)
+  const signal = AbortSignal.timeout(patience)
   try {
     await once(socket, 'connect', { signal })
     for (const pause of pauses) {
@@ -30,7 +33,7 @@ async function tcp(pauses: readonly number[]): Promise<string> {
         received += data.length
       })
       socket.write(Buffer.alloc(BULK_BYTES, 'x'))
-      while (received < BULK_BYTES) await once(socket, 'data', { signal: AbortSignal.timeout(4000) })
+      while (received < BULK_BYTES) await once(socket, 'data', { signal: AbortSignal.timeout(ANSWERED_MILLISECONDS) })
       socket.removeAllListeners('data')
     }
     socket.resetAndDestroy()
@@ -43,13 +46,13 @@ async function tcp(pauses: readonly number[]): Promise<string> {
 }
 
 /** Three datagrams, one after the other's echo. */
-async function udp(): Promise<string> {
+async function udp(patience = ANSWERED_MILLISECONDS): Promise<string> {
   const socket = createSocket(String(address).includes(':') ? 'udp6' : 'udp4')
   socket.connect(PORT, String(address))
   await once(socket, 'connect')
   try {
     for (let count = 0; count < 3; count++) {
-      const answered = once(socket, 'message', { signal: AbortSignal.timeout(1000) })
+      const answered = once(socket, 'message', { signal: AbortSignal.timeout(patience) })
       socket.send('x')
       await answered
     }
@@ -120,9 +123,11 @@ function raw(flags: number, mark: number): string {
 }
 
 async function run(): Promise<string> {
-  if (what === 'tcp') return tcp([200])
-  if (what === 'tcp-twice') return tcp([200, 600])
+  if (what === 'tcp') return tcp([300])
+  if (what === 'tcp-twice') return tcp([300, 600])
+  if (what === 'tcp-unanswered') return tcp([], UNANSWERED_MILLISECONDS)
   if (what === 'udp') return udp()
+  if (what === 'udp-unanswered') return udp(UNANSWERED_MILLISECONDS)
   if (what === 'ping') return ping()
   if (Array.isArray(what)) return raw(Number(what[0]), Number(what[1]))
   throw new Error('nothing to do')
