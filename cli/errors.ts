@@ -22,9 +22,10 @@ const INPUT_CODES = new Set([
   'lab-expectation',
 ])
 
-/** 2 for bad usage, bad input and a lack of root, 1 for all else. */
+/** 2 for bad usage, bad input, a lack of root and an API server that cannot be asked, 1 for all else. */
 export function exitCodeOf(error: unknown): 1 | 2 {
   if (!(error instanceof SynguardError)) return 1
   if (error instanceof CliError || error.name === 'PolicyError' || error.name === 'AdmissionError') return 2
+  if (error.name === 'ApiError') return 2
   return INPUT_CODES.has(error.code) ? 2 : 1
 }

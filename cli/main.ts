@@ -2,6 +2,7 @@
 /** `synguard`, for people. Standard output holds the answer, standard error everything else. */
 import { readFileSync } from 'node:fs'
 import { SynguardError } from '../api/errors.ts'
+import { CHECK_HELP, runCheck } from './check.ts'
 import { CliError, exitCodeOf } from './errors.ts'
 import { EXPLAIN_HELP, runExplain } from './explain.ts'
 import { INJECT_HELP, runInject } from './inject.ts'
@@ -11,6 +12,7 @@ const COMMANDS: Readonly<Record<string, { run(args: readonly string[]): Promise<
   try: { run: runTry, help: TRY_HELP },
   explain: { run: runExplain, help: EXPLAIN_HELP },
   inject: { run: runInject, help: INJECT_HELP },
+  check: { run: runCheck, help: CHECK_HELP },
 }
 
 const HELP = `synguard COMMAND
@@ -18,6 +20,7 @@ const HELP = `synguard COMMAND
   try DIR       run manifests on this machine and print who reaches whom
   explain DIR   the same from the policy engine alone
   inject -f F   what a file's Pods would become
+  check         whether a cluster is ready for Synguard, and Synguard well in it
 
   --help        this text, or a command's: synguard try --help
   --version     the version`
