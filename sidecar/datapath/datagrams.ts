@@ -1,7 +1,7 @@
 /** UDP and every other protocol but TCP and ICMP: judged by the directory at the first packet of a flow. */
 
 import type { TrafficProtocol } from '../../policy/types.ts'
-import { type Packet, PROTOCOL_UDP } from '../packet/decode.ts'
+import { type Packet, PROTOCOL_TCP, PROTOCOL_UDP } from '../packet/decode.ts'
 import { denies, type Gate, peerName } from './gate.ts'
 import { judgeAddress } from './judge.ts'
 import { drop, hold, needAddress, type Outcome, refuse, release } from './outcome.ts'
@@ -12,7 +12,9 @@ const PROTOCOL_SCTP = 132
 export function handleDatagram(gate: Gate, inbound: boolean, bytes: Buffer, packet: Packet, outcome: Outcome): void {
   gate.counters.packet(packet.protocol === PROTOCOL_UDP ? 'datagram' : 'other')
   if (!gate.ready) return inbound ? drop(outcome, 'not-ready') : hold(outcome, { kind: 'ready' })
-  if (packet.fragment === 'later') return drop(outcome, 'fragment')
+  // A part of a TCP packet has no frame that anybody could check. conntrack puts all together, but for a raw socket that
+  // asks it not to (IP_NODEFRAG), which only a Pod that keeps NET_RAW can.
+  if (packet.fragment === 'later' || packet.protocol === PROTOCOL_TCP) return drop(outcome, 'fragment')
   const direction = inbound ? 'ingress' : 'egress'
   const remoteAt = inbound ? packet.sourceOffset : packet.destinationOffset
   const meeting = { direction, protocol: protocolOf(packet), port: portOf(bytes, packet), witExpected: false } as const

@@ -334,7 +334,7 @@ export function judge(pod: TestPod, hook: 'in' | 'out', bytes: Buffer, mark = 0)
   const packet = createPacket()
   const copy = Buffer.from(bytes)
   if (decodePacket(copy, packet) !== 'ok') throw new Error('a test packet does not decode')
-  if (packet.protocol !== 6) handleDatagram(pod.gate, hook === 'in', copy, packet, outcome)
+  if (packet.protocol !== 6 || packet.fragment !== 'none') handleDatagram(pod.gate, hook === 'in', copy, packet, outcome)
   else if (hook === 'in') handleInbound(pod.gate, mark, copy, packet, outcome)
   else handleOutbound(pod.gate, copy, packet, outcome)
   return {
