@@ -80,3 +80,9 @@ export async function giveNext(address: string): Promise<void> {
   const before = address.replace(/\d+$/, (last) => String(Number(last) - 1))
   await onNode('sh', '-c', `printf ${before} > /run/cni-ipam/k8sbr/last_reserved_ip.0`)
 }
+
+/** Makes the image stores:local, once, and gives it to the node. */
+export async function importStores(): Promise<void> {
+  await execute(join(import.meta.dirname, 'lib', 'mkstores'))
+  await execute(join(import.meta.dirname, 'ctr'), ['images', 'import', join(CACHE, 'stores.tar')])
+}

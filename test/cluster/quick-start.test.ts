@@ -36,10 +36,21 @@ async function podsOf(at: string, app: string): Promise<number> {
 const templateOf = async (app: string) =>
   (await getJson<V1Deployment>('-n', SHOP, `deployment/${app}`)).spec?.template.spec
 
+/** A step; where one before it failed it says so at once, in place of waiting for what cannot come. */
+let isBroken = false
+function step(name: string, body: () => Promise<void>): void {
+  it(name, async () => {
+    if (isBroken) throw new Error('a step before this one failed')
+    isBroken = true
+    await body()
+    isBroken = false
+  })
+}
+
 describe('a new user', () => {
   afterAll(() => cleanUp([SHOP, OTHERS]))
 
-  it('installs Synguard: both replicas get ready, with one authority and the trust of the API server', async () => {
+  step('installs Synguard: both replicas get ready, with one authority and the trust of the API server', async () => {
     expect(await listOurs()).toEqual([])
     await install()
     const { data } = await getJson<V1Secret>('-n', SYSTEM, 'secret/synguard-authority')
@@ -52,7 +63,7 @@ describe('a new user', () => {
     expect(replicas.map(({ created }) => created).sort()).toEqual([false, true])
   })
 
-  it('has workloads that run as ever where no namespace is labelled', async () => {
+  step('has workloads that run as ever where no namespace is labelled', async () => {
     await apply(namespace(SHOP), namespace(OTHERS))
     await apply(
       deployment(SHOP, 'backend', podSpec(httpServer())),
@@ -66,28 +77,31 @@ describe('a new user', () => {
     expect(await fetchFrom(OTHERS, 'stranger', url())).toMatch(/^backend-/)
   })
 
-  it('labels a namespace and restarts it: its Pods are guarded and get ready, their templates unchanged', async () => {
-    const before = await templateOf('backend')
-    await kubectl('label', 'namespace', SHOP, 'synguard.io/inject=enabled')
-    await awaitGuarded(SHOP)
-    await restart(SHOP, 'backend', 'frontend')
-    for (const app of ['backend', 'frontend']) {
-      const pod = await firstPod(SHOP, app)
-      expect(containersOf(pod)).toEqual([...SIDECAR, 'app'])
-      expect(pod.metadata?.annotations?.['synguard.io/status']).toBe('injected')
-      expect(pod.status?.conditions?.find(({ type }) => type === 'Ready')?.status).toBe('True')
-      expect(pod.status?.initContainerStatuses?.map(({ restartCount }) => restartCount)).toEqual([0, 0])
-    }
-    expect(await templateOf('backend')).toEqual(before)
-  })
+  step(
+    'labels a namespace and restarts it: its Pods are guarded and get ready, their templates unchanged',
+    async () => {
+      const before = await templateOf('backend')
+      await kubectl('label', 'namespace', SHOP, 'synguard.io/inject=enabled')
+      await awaitGuarded(SHOP)
+      await restart(SHOP, 'backend', 'frontend')
+      for (const app of ['backend', 'frontend']) {
+        const pod = await firstPod(SHOP, app)
+        expect(containersOf(pod)).toEqual([...SIDECAR, 'app'])
+        expect(pod.metadata?.annotations?.['synguard.io/status']).toBe('injected')
+        expect(pod.status?.conditions?.find(({ type }) => type === 'Ready')?.status).toBe('True')
+        expect(pod.status?.initContainerStatuses?.map(({ restartCount }) => restartCount)).toEqual([0, 0])
+      }
+      expect(await templateOf('backend')).toEqual(before)
+    },
+  )
 
-  it('sees nothing change without a policy: guarded Pods and others reach them', async () => {
+  step('sees nothing change without a policy: guarded Pods and others reach them', async () => {
     expect(await fetchFrom(SHOP, 'frontend', url())).toMatch(/^backend-/)
     expect(await fetchFrom(OTHERS, 'stranger', url())).toMatch(/^backend-/)
     expect(await sidecarLog(SHOP, 'backend')).toContain('identity obtained')
   })
 
-  it('applies a policy: who is admitted gets in by name, who is not is refused, and the log says why', async () => {
+  step('applies a policy: who is admitted gets in by name, who is not is refused, and the log says why', async () => {
     await apply(admit(SHOP, 'backend', 'frontend'))
     await awaitFetch(OTHERS, 'stranger', url(), REFUSED)
     expect(await fetchFrom(SHOP, 'frontend', url())).toMatch(/^backend-/)
@@ -103,7 +117,7 @@ describe('a new user', () => {
     })
   })
 
-  it('takes the permission away while a connection is open: it ends', async () => {
+  step('takes the permission away while a connection is open: it ends', async () => {
     const address = await addressOf(SHOP, 'backend')
     const script = `(while sleep 0.2; do echo; done) | nc ${address} 8080`
     const open = startKubectl(['-n', SHOP, 'exec', 'deployment/frontend', '-c', 'app', '--', 'sh', '-c', script])
@@ -121,7 +135,7 @@ describe('a new user', () => {
     await kubectl('-n', SHOP, 'delete', 'networkpolicy/backend-admits-nobody')
   })
 
-  it('denies egress but to DNS: names resolve, nothing else is reached', async () => {
+  step('denies egress but to DNS: names resolve, nothing else is reached', async () => {
     const isolate = {
       podSelector: { matchLabels: { app: 'frontend' } },
       policyTypes: ['Egress'],
@@ -148,7 +162,7 @@ describe('a new user', () => {
     await until('the way to be free', async () => (await fetchFrom(SHOP, 'frontend', url())).startsWith('backend-'))
   })
 
-  it('removes the label and restarts: all is as before', async () => {
+  step('removes the label and restarts: all is as before', async () => {
     await apply(admit(SHOP, 'backend', 'nobody'))
     await awaitFetch(SHOP, 'frontend', url(), REFUSED)
     await kubectl('label', 'namespace', SHOP, 'synguard.io/inject-')
@@ -161,7 +175,7 @@ describe('a new user', () => {
     })
   })
 
-  it('deletes it while guarded Pods run: nothing is left but these, and they go on', async () => {
+  step('deletes it while guarded Pods run: nothing is left but these, and they go on', async () => {
     await kubectl('label', 'namespace', SHOP, 'synguard.io/inject=enabled', '--overwrite')
     await awaitGuarded(SHOP)
     await kubectl('-n', SHOP, 'delete', 'networkpolicy', '--all')
