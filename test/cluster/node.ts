@@ -86,3 +86,9 @@ export async function importStores(): Promise<void> {
   await execute(join(import.meta.dirname, 'lib', 'mkstores'))
   await execute(join(import.meta.dirname, 'ctr'), ['images', 'import', join(CACHE, 'stores.tar')])
 }
+
+/** What Pods asked the API server for, where it was started with lib/audit.yaml. */
+export const auditLogPath = (): string => join(STATE, 'log', 'audit.log')
+
+/** Where the cluster's programs are. */
+export const binFolder = (): string => join(CACHE, 'bin')
