@@ -7,7 +7,7 @@ import { type Cidr, cidrContains, formatAddress } from '../../policy/address.ts'
 import { type CompiledPolicy, couldAllowAnyPeer } from '../../policy/compile.ts'
 import { createEvaluator, type Evaluator } from '../../policy/evaluator.ts'
 import type { Decision, Direction, Peer } from '../../policy/types.ts'
-import type { MacState } from '../handshake/hmac.ts'
+import { computeMac, type MacState } from '../handshake/hmac.ts'
 import type { OwnIdentity } from '../handshake/keys.ts'
 import type { Refusal } from '../handshake/reasons.ts'
 import type { Packet } from '../packet/decode.ts'
@@ -35,6 +35,7 @@ import {
 } from './bounds.ts'
 import { type Counters, createCounters } from './counters.ts'
 import { createHalfOpenRing, type HalfOpenRing } from './half-open.ts'
+import type { HashSeed } from './keyed-hash.ts'
 import { createPeerTable, type PeerTable } from './peers.ts'
 import { createRecentSyns, type RecentSyns } from './recent-syns.ts'
 import { createSourceBuckets, createTokenBucket } from './token-bucket.ts'
@@ -151,6 +152,7 @@ export function createGate(parts: {
   readonly sockets: Sockets
   readonly report: (report: RefusalReport) => void
 }): Gate {
+  const seed = hashSeed(parts.secret)
   const gate: Gate = {
     ...parts,
     clusterNetworks: [],
@@ -163,8 +165,8 @@ export function createGate(parts: {
     policy: undefined,
     nowMilliseconds: 0,
     peers: createPeerTable(MAXIMUM_PEERS, MAXIMUM_REFUSED_WITS, REFUSED_WIT_MILLISECONDS),
-    halfOpen: createHalfOpenRing(MAXIMUM_HALF_OPEN),
-    recentSyns: createRecentSyns(MAXIMUM_RECENT_SYNS),
+    halfOpen: createHalfOpenRing(MAXIMUM_HALF_OPEN, seed),
+    recentSyns: createRecentSyns(MAXIMUM_RECENT_SYNS, seed),
     frameless: createBoundedMap(MAXIMUM_FRAMELESS_ADDRESSES),
     verifying: createBoundedMap(MAXIMUM_HELD_PACKETS),
     verifications: createSourceBuckets(
@@ -181,6 +183,13 @@ export function createGate(parts: {
   }
   applySettings(gate, parts.settings)
   return gate
+}
+
+/** The seed of the tables' hash, from the secret of the nonces: no nonce's input is this short. */
+function hashSeed(secret: MacState): HashSeed {
+  const seed = Buffer.alloc(8)
+  computeMac(secret, seed, 0, seed, 0, seed.length)
+  return { low: seed.readInt32LE(0), high: seed.readInt32LE(4) }
 }
 
 export function applySettings(gate: Gate, settings: GateSettings): void {

@@ -14,8 +14,9 @@ import {
 } from '../packet/decode.ts'
 import { consumePayload, stripPayload } from '../packet/rewrite.ts'
 import { MAXIMUM_EARLY_BYTES, SYN_ACK_REPEAT_MILLISECONDS } from './bounds.ts'
+import { connectionKey, tupleKey } from './connection-key.ts'
 import { denies, type Gate } from './gate.ts'
-import { connectionKey, type HalfOpen, tupleKey } from './half-open.ts'
+import type { HalfOpen } from './half-open.ts'
 import { decideIdentified } from './judge.ts'
 import { judgeMidstream } from './midstream.ts'
 import { drop, type Outcome, pass, refuse, release } from './outcome.ts'
@@ -48,7 +49,7 @@ export function handleProof(gate: Gate, bytes: Buffer, packet: Packet, frame: Fr
     const claimed = gate.halfOpen.claim(connectionKey(bytes, packet, true, clientIsn))
     claimed.kind = 'identified'
     claimed.clientIsn = clientIsn
-    gate.halfOpen.answer(claimed, tuple, serverIsn)
+    gate.halfOpen.answer(tuple, serverIsn)
     noteProof(gate, claimed, peer)
     return pass(outcome, packetBytes)
   }
@@ -155,7 +156,8 @@ function buildRepeatedSynAck(gate: Gate, slot: HalfOpen, bytes: Buffer, packet: 
     gate.own,
     slot.peer,
     slot.version,
-    slot.repeats % 2 === 1 ? slot.firstNonce : slot.nonce,
+    slot.nonces,
+    slot.repeats % 2 === 1 ? slot.firstNonceAt : slot.nonceAt,
     gate.nowMilliseconds / 1000,
     synAck,
     repeatedPacket,

@@ -12,9 +12,9 @@ import type { Refusal } from '../handshake/reasons.ts'
 import { buildTcpAnswer } from '../packet/build.ts'
 import { FLAG_RST, FLAG_SYN, type Packet } from '../packet/decode.ts'
 import { stripPayload, toReset } from '../packet/rewrite.ts'
+import { tupleKey } from './connection-key.ts'
 import { needVerification } from './first-contact.ts'
 import { addressText, denies, type Gate, peerName } from './gate.ts'
-import { tupleKey } from './half-open.ts'
 import { decideIdentified, judgeAddress, type Meeting } from './judge.ts'
 import { drop, hold, needAddress, type Outcome, pass, passWithoutData, release } from './outcome.ts'
 import { type KnownPeer, nameOf } from './peers.ts'
@@ -160,7 +160,7 @@ function buildPlainSyn(syn: RecentSyn, bytes: Buffer, packet: Packet, out: Buffe
       acknowledgement: 0,
       flags: FLAG_SYN,
       window: syn.window,
-      options: syn.options.subarray(0, syn.optionsBytes),
+      options: syn.options(),
     },
     EMPTY,
     out,

@@ -5,9 +5,10 @@ import type { Refusal } from '../handshake/reasons.ts'
 import { verifySyn } from '../handshake/server.ts'
 import type { Packet } from '../packet/decode.ts'
 import { stripPayload } from '../packet/rewrite.ts'
+import { type ConnectionKey, connectionKey } from './connection-key.ts'
 import { needVerification } from './first-contact.ts'
 import { denies, type Gate, peerName } from './gate.ts'
-import { connectionKey, type HalfOpen } from './half-open.ts'
+import type { HalfOpen } from './half-open.ts'
 import { decideIdentified, judgeAddress, type Meeting } from './judge.ts'
 import { drop, needAddress, type Outcome, pass, passWithoutData, refuse } from './outcome.ts'
 import { nameOf } from './peers.ts'
@@ -60,8 +61,8 @@ export function handleSyn(gate: Gate, mark: number, bytes: Buffer, packet: Packe
     }
     const nonceAt = frame.start + NONCE_AT
     // A copy with another nonce may be an attacker's: whom the first one's SYN-ACK released can be asked by it alone.
-    if (!slot.answered) bytes.copy(slot.firstNonce, 0, nonceAt, nonceAt + NONCE_BYTES)
-    bytes.copy(slot.nonce, 0, nonceAt, nonceAt + NONCE_BYTES)
+    if (!slot.answered) bytes.copy(slot.nonces, slot.firstNonceAt, nonceAt, nonceAt + NONCE_BYTES)
+    bytes.copy(slot.nonces, slot.nonceAt, nonceAt, nonceAt + NONCE_BYTES)
   }
   pass(outcome, stripPayload(bytes, packet, outcome.packet))
 }
@@ -132,7 +133,7 @@ function claimOnce(gate: Gate, bytes: Buffer, packet: Packet, kind: HalfOpen['ki
   return known?.kind === kind ? known : claim(gate, packet, key, kind)
 }
 
-function claim(gate: Gate, packet: Packet, key: string, kind: HalfOpen['kind']): HalfOpen {
+function claim(gate: Gate, packet: Packet, key: ConnectionKey, kind: HalfOpen['kind']): HalfOpen {
   const slot = gate.halfOpen.claim(key)
   slot.kind = kind
   slot.clientIsn = packet.sequence

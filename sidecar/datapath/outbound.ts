@@ -6,12 +6,11 @@ import { attachSynAckFrame } from '../handshake/server.ts'
 import { FLAG_ACK, FLAG_FIN, FLAG_SYN, type Packet } from '../packet/decode.ts'
 import { stripPayload } from '../packet/rewrite.ts'
 import { PLAIN_SYN_FROM } from './bounds.ts'
+import { connectionKey, tupleKey } from './connection-key.ts'
 import { addressFacts, denies, type Gate, peerName } from './gate.ts'
-import { connectionKey, tupleKey } from './half-open.ts'
 import { judgeAddress } from './judge.ts'
 import { judgeMidstream } from './midstream.ts'
 import { drop, hold, needAddress, type Outcome, pass, passWithoutData, refuse, release } from './outcome.ts'
-import { noteFrame } from './recent-syns.ts'
 
 /** Decides for a TCP packet in the OUTPUT hook. */
 export function handleOutbound(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
@@ -68,7 +67,7 @@ function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome):
     packet.payloadOffset + gate.own.synFrame.length > gate.settings.mtu
   if (plain) return passWithoutData(bytes, packet, outcome)
   pass(outcome, attachSynFrame(gate.own, gate.secret, bytes, packet, outcome.packet))
-  if (syn.frameBytes === 0) noteFrame(syn, outcome.packet, packet, gate.own.synFrame.length)
+  if (syn.frameBytes === 0) syn.noteFrame(outcome.packet, packet, gate.own.synFrame.length)
 }
 
 /** Outside the cluster nobody can show a WIT: ipBlock rules decide at the SYN, without a frame. */
@@ -102,7 +101,7 @@ function handleSynAck(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcom
   // Without the SYN's nonce there is no answer to give: the sidecar was restarted between SYN and SYN-ACK.
   if (!slot) return drop(outcome, 'stale')
   const repeated = slot.answered
-  gate.halfOpen.answer(slot, tupleKey(bytes, packet, false), packet.sequence)
+  gate.halfOpen.answer(tupleKey(bytes, packet, false), packet.sequence)
   if (slot.kind === 'own') {
     gate.counters.released('ingress', 'own')
     return release(outcome, MARK_OWN)
@@ -123,7 +122,8 @@ function handleSynAck(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcom
       gate.own,
       slot.peer,
       slot.version,
-      slot.nonce,
+      slot.nonces,
+      slot.nonceAt,
       gate.nowMilliseconds / 1000,
       bytes,
       packet,

@@ -34,10 +34,10 @@ import {
   RECEIVE_BUFFER_BYTES,
   RECEIVE_TIMEOUT_MILLISECONDS,
 } from './bounds.ts'
+import { keyText, tupleKey } from './connection-key.ts'
 import { applyMessage } from './control-messages.ts'
 import { handleDatagram } from './datagrams.ts'
 import { createGate, denies } from './gate.ts'
-import { tupleKey } from './half-open.ts'
 import { createHeldPackets, type HeldPacket } from './held.ts'
 import { handleInbound } from './inbound.ts'
 import type { FromWorker, ToWorker, WorkerData } from './messages.ts'
@@ -139,7 +139,7 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
     const need = outcome.need
     if (!need) return
     const deadline = gate.nowMilliseconds + HOLD_MILLISECONDS
-    const name = `${hook} ${packet.protocol} ${tupleKey(bytes, packet, hook === NF_INET_LOCAL_IN)}`
+    const name = `${hook} ${packet.protocol} ${keyText(tupleKey(bytes, packet, hook === NF_INET_LOCAL_IN))}`
     const kept = held.add(name, { queue: queueNumber, id, hook, mark, bytes: Buffer.from(bytes), need, deadline })
     if (kept === 'repeated' || kept === 'full') {
       drop(outcome, kept === 'full' ? 'busy' : '')

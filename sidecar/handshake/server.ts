@@ -59,14 +59,15 @@ const transcript: Transcript = {
 
 /**
  * Writes the server kernel's SYN-ACK with our frame to `out` and returns its length. `version` is the client's
- * SYN's; `nonce` its 16 bytes of nonce_c; `nowSeconds` since the epoch.
+ * SYN's; its nonce_c is 16 bytes of `nonces` at `nonceAt`; `nowSeconds` since the epoch.
  */
 export function attachSynAckFrame(
   secret: MacState,
   own: OwnIdentity,
   peer: PeerIdentity,
   version: number,
-  nonce: Uint8Array,
+  nonces: Uint8Array,
+  nonceAt: number,
   nowSeconds: number,
   bytes: Buffer,
   packet: Packet,
@@ -77,8 +78,8 @@ export function attachSynAckFrame(
   writeServerNonce(secret, bytes, packet, false, clientIsn, packet.sequence, epochOf(nowSeconds), frame, NONCE_AT)
   writeEndpoints(bytes, packet, false, frame, ADDRESSES_AT)
   transcript.version = version
-  transcript.clientNonce = nonce
-  transcript.clientNonceAt = 0
+  transcript.clientNonce = nonces
+  transcript.clientNonceAt = nonceAt
   transcript.serverNonce = frame
   transcript.serverNonceAt = NONCE_AT
   transcript.endpoints = frame

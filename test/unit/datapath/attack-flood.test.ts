@@ -15,6 +15,7 @@ import { createPeerTable } from '../../../sidecar/datapath/peers.ts'
 import { createRecentSyns } from '../../../sidecar/datapath/recent-syns.ts'
 import { createSourceBuckets } from '../../../sidecar/datapath/token-bucket.ts'
 import { encodeSynFrame, encodeWitSection } from '../../../sidecar/handshake/frame.ts'
+import { keyOf } from './keys.ts'
 import {
   ACK,
   advance,
@@ -186,14 +187,15 @@ describe('what the packet path remembers', () => {
   })
 
   it('forgets the oldest of its own SYNs, and takes a new number for a new connection', () => {
-    const syns = createRecentSyns(2)
-    for (const [key, isn] of [
-      ['a', 1],
-      ['b', 1],
-      ['a', 2],
-      ['c', 1],
+    const syns = createRecentSyns(2, { low: 1, high: 2 })
+    const [a, b, c] = [7, 8, 9]
+    for (const [tuple, isn] of [
+      [a, 1],
+      [b, 1],
+      [a, 2],
+      [c, 1],
     ] as const)
-      syns.note(key, isn)
-    expect(['a', 'b', 'c'].map((key) => syns.find(key)?.isn)).toEqual([2, undefined, 1])
+      syns.note(keyOf(tuple), isn)
+    expect([a, b, c].map((tuple) => syns.find(keyOf(tuple))?.isn)).toEqual([2, undefined, 1])
   })
 })

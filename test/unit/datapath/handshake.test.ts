@@ -3,6 +3,7 @@ import { MARK_PROVED } from '../../../api/marks.ts'
 import { MAXIMUM_RECENT_SYNS } from '../../../sidecar/datapath/bounds.ts'
 import { verifyTransportChecksum } from '../../../sidecar/packet/checksum.ts'
 import { createPacket, decodePacket } from '../../../sidecar/packet/decode.ts'
+import { keyOf } from './keys.ts'
 import {
   ACK,
   connect,
@@ -137,7 +138,7 @@ describe('a handshake between two guarded Pods', () => {
     const c = connect(client, server)
     await settle(server, 'in', (await settle(client, 'out', fromClient(c, SYN))).packet)
     const synAck = (await settle(server, 'out', fromServer(c, SYN_ACK))).packet
-    for (let i = 0; i < MAXIMUM_RECENT_SYNS; i++) client.gate.recentSyns.note(`another ${i}`, i)
+    for (let i = 0; i < MAXIMUM_RECENT_SYNS; i++) client.gate.recentSyns.note(keyOf(1, i), i)
     const { action, mark, reply } = await settle(client, 'in', synAck)
     expect({ action, proved: mark & MARK_PROVED }).toEqual({ action: 'release', proved: 0 })
     expect(judge(server, 'in', reply ?? Buffer.alloc(0)).action).toBe('release')
@@ -167,7 +168,7 @@ describe('a handshake between two guarded Pods', () => {
   it('accepts a proof after the half-open slot was reused: the proof alone carries all that is needed', async () => {
     const { client, server } = await twoPods()
     const { proof } = await handshake(client, server)
-    for (let port = 0; port < 9_000; port++) server.gate.halfOpen.claim(`flood ${port}`)
+    for (let port = 0; port < 9_000; port++) server.gate.halfOpen.claim(keyOf(1, port))
     judge(server, 'in', proof)
     expect(judge(server, 'in', ackFrom(client, server)).action).toBe('release')
   })

@@ -149,6 +149,7 @@ export function computeVectors(given: Given): Vectors {
       client.peer,
       1,
       nonce,
+      0,
       given.issuedAt,
       synAck.bytes,
       synAck.packet,
