@@ -16,16 +16,7 @@ import { MAXIMUM_PEERS, MAXIMUM_REFUSED_WITS, MAXIMUM_SOURCES } from '../../../s
 import { applyMessage } from '../../../sidecar/datapath/control-messages.ts'
 import type { VerifiedPeer } from '../../../sidecar/datapath/messages.ts'
 import { encodeSynFrame, encodeWitSection } from '../../../sidecar/handshake/frame.ts'
-import {
-  advance,
-  connect,
-  createPod,
-  establish,
-  fromClient,
-  judge,
-  SYN,
-  type TestPod,
-} from '../../unit/datapath/pods.ts'
+import { advance, connect, establish, fromClient, judge, SYN, type TestPod, twoPods } from '../../unit/datapath/pods.ts'
 import { print } from './field.ts'
 
 setFlagsFromString('--expose-gc')
@@ -61,12 +52,6 @@ function identityOf(number: number): PodIdentity {
     addresses: [addressOf(number).join('.')],
     ports: [],
   }
-}
-
-async function twoPods() {
-  const client = await createPod({ name: 'client', address: '10.244.0.2' })
-  const server = await createPod({ name: 'server', address: '10.244.0.3' })
-  return { client, server }
 }
 
 /** Runs rounds beyond the bound; the heap after the first and after the last. */

@@ -30,13 +30,8 @@ import {
   settle,
   shakeHands,
   type TestPod,
+  twoPods,
 } from './pods.ts'
-
-async function twoPods() {
-  const client = await createPod({ name: 'client', address: '10.244.0.2' })
-  const server = await createPod({ name: 'server', address: '10.244.0.3' })
-  return { client, server }
-}
 
 /** A SYN from some address of the cluster. */
 function strangerSyn(server: TestPod, number: number, payload: Uint8Array = new Uint8Array(0)): Buffer {

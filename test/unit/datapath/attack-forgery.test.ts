@@ -13,6 +13,7 @@ import {
   connect,
   createPod,
   establish,
+  FRAME_AT,
   flip,
   fromClient,
   fromServer,
@@ -25,8 +26,6 @@ import {
   shakeHands,
   type TestPod,
 } from './pods.ts'
-
-const FRAME_AT = 40
 
 async function threePods() {
   const client = await createPod({ name: 'client', address: '10.244.0.2', labels: { tier: 'frontend' } })

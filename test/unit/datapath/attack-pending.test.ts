@@ -5,32 +5,19 @@ import {
   ACK,
   advance,
   connect,
-  createPod,
   establish,
   flip,
   fromClient,
   fromServer,
   judge,
-  type PodOptions,
+  NOBODY,
   SYN,
   SYN_ACK,
   setPolicies,
   settle,
   shakeHands,
+  twoPods,
 } from './pods.ts'
-
-const NOBODY = `
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: { name: nobody, namespace: shop }
-spec: { podSelector: {}, policyTypes: [Ingress], ingress: [] }
-`
-
-async function twoPods(settings: PodOptions['settings'] = {}) {
-  const client = await createPod({ name: 'client', address: '10.244.0.2', settings })
-  const server = await createPod({ name: 'server', address: '10.244.0.3', settings })
-  return { client, server }
-}
 
 /** A client without a sidecar whose SYN the server's policies allowed. */
 async function plainClient() {
@@ -84,7 +71,7 @@ describe('a server that is sent data without a proof', () => {
 
 describe('a SYN-ACK that is wrong on a released connection', () => {
   it.each(['enforce', 'audit', 'off'] as const)('changes nothing, in mode %s', async (mode) => {
-    const { client, server } = await twoPods({ mode })
+    const { client, server } = await twoPods({ settings: { mode } }, { settings: { mode } })
     const c = connect(client, server)
     const wire = await establish(c)
     const mark = (MARK_RELEASED | wire.synAckIn.mark) >>> 0

@@ -10,8 +10,8 @@ import {
   advance,
   type Connection,
   connect,
-  createPod,
   establish,
+  FRAME_AT,
   flip,
   fromClient,
   fromServer,
@@ -21,15 +21,8 @@ import {
   SYN_ACK,
   settle,
   shakeHands,
+  twoPods,
 } from './pods.ts'
-
-const FRAME_AT = 40
-
-async function twoPods() {
-  const client = await createPod({ name: 'client', address: '10.244.0.2' })
-  const server = await createPod({ name: 'server', address: '10.244.0.3' })
-  return { client, server }
-}
 
 const frameOf = (bytes: Buffer): Buffer => Buffer.from(bytes.subarray(FRAME_AT))
 

@@ -11,6 +11,7 @@ import {
   fromClient,
   fromServer,
   judge,
+  NOBODY,
   renew,
   SYN,
   SYN_ACK,
@@ -19,25 +20,15 @@ import {
   settle,
   shakeHands,
   type TestPod,
+  twoPods,
 } from './pods.ts'
 
-const NOBODY = `
-apiVersion: networking.k8s.io/v1
-kind: NetworkPolicy
-metadata: { name: nobody, namespace: shop }
-spec: { podSelector: {}, policyTypes: [Ingress], ingress: [] }
-`
 const RELEASED = 0x8000_0000
-
-async function twoPods() {
-  const client = await createPod({ name: 'client', address: '10.244.0.2', labels: { tier: 'frontend' } })
-  const server = await createPod({ name: 'server', address: '10.244.0.3' })
-  return { client, server }
-}
+const FRONTEND = { labels: { tier: 'frontend' } } as const
 
 describe('recorded packets on the same numbering', () => {
   it('does not take a recorded proof for the server’s new sequence number, although SYN and client number are the same', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const c = connect(client, server)
     const wire = await establish(c)
     const again = { ...c, serverIsn: 7_000 }
@@ -48,7 +39,7 @@ describe('recorded packets on the same numbering', () => {
   })
 
   it('does not release another numbering of the tuple by a recorded proof', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const c = connect(client, server)
     const wire = await establish(c)
     const again = { ...c, clientIsn: 5_000, serverIsn: 7_000 }
@@ -61,7 +52,7 @@ describe('recorded packets on the same numbering', () => {
   })
 
   it('does not take a recorded proof once its sequence numbers can come up again', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const c = connect(client, server)
     const wire = await shakeHands(c)
     advance([server], 130_000)
@@ -72,7 +63,7 @@ describe('recorded packets on the same numbering', () => {
   })
 
   it('takes a proof that crosses from one minute into the next', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const c = connect(client, server)
     const wire = await shakeHands(c)
     advance([server], 59_000)
@@ -81,7 +72,7 @@ describe('recorded packets on the same numbering', () => {
   })
 
   it('needs the proof again, not the recorded one, after the client’s WIT was renewed', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const c = connect(client, server)
     const wire = await establish(c)
     advance([client, server], 1_000)
@@ -95,7 +86,7 @@ describe('recorded packets on the same numbering', () => {
   })
 
   it('lets a client whose identity was renewed between SYN and SYN-ACK finish, within 120 s', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const c = connect(client, server)
     const syn = judge(client, 'out', fromClient(c, SYN)).packet
     await settle(server, 'in', syn)
@@ -113,7 +104,7 @@ describe('recorded packets on the same numbering', () => {
     ['at once', 0],
     ['a second later', 1_000],
   ])('keeps a pending connection through its SYN, repeated %s', async (_when, milliseconds) => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const c = connect(client, server)
     const wire = await shakeHands(c)
     advance([client, server], milliseconds)
@@ -124,7 +115,7 @@ describe('recorded packets on the same numbering', () => {
   })
 
   it('keeps a pending connection through a recorded SYN with another number, and one with another nonce', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const c = connect(client, server)
     const wire = await shakeHands(c)
     const renumbered = Buffer.from(wire.syn)
@@ -138,7 +129,7 @@ describe('recorded packets on the same numbering', () => {
   })
 
   it('keeps a proved connection through a recorded proof of an earlier one', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const early = await establish(connect(client, server))
     const c = connect(client, server, { clientIsn: 50_000, serverIsn: 60_000 })
     const wire = await shakeHands(c)
@@ -148,7 +139,7 @@ describe('recorded packets on the same numbering', () => {
   })
 
   it('does not release a client by the SYN-ACK of its tuple’s earlier connection', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const early = await establish(connect(client, server))
     judge(client, 'out', fromClient(connect(client, server, { clientIsn: 50_000 }), SYN))
     const replayed = judge(client, 'in', early.synAck)
@@ -161,14 +152,14 @@ describe('packets moved to another flow', () => {
     ['source port', 20],
     ['destination port', 22],
   ])('takes no proof with another %s', async (_what, at) => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const { proof } = await shakeHands(connect(client, server))
     proof.writeUInt16BE(8_081, at)
     expect(judge(server, 'in', proof)).toMatchObject({ action: 'drop', refusal: 'mac' })
   })
 
   it('takes no proof for another server, which knows the client too', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const other = await createPod({ name: 'other', address: '10.244.0.4' })
     await establish(connect(client, other, { clientPort: 50_000 }))
     const { proof } = await shakeHands(connect(client, server))
@@ -177,7 +168,7 @@ describe('packets moved to another flow', () => {
   })
 
   it('takes no SYN-ACK on another port of the client', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const { synAck } = await shakeHands(connect(client, server))
     judge(client, 'out', fromClient(connect(client, server, { clientPort: 40_001 }), SYN))
     synAck.writeUInt16BE(40_001, 22)
@@ -185,7 +176,7 @@ describe('packets moved to another flow', () => {
   })
 
   it('takes no SYN-ACK at another client', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const other = await createPod({ name: 'other', address: '10.244.0.4' })
     await establish(connect(other, server, { clientPort: 50_000 }))
     const { synAck } = await shakeHands(connect(client, server))
@@ -197,7 +188,7 @@ describe('packets moved to another flow', () => {
 
 describe('an ACK that its client keeps back', () => {
   it('is not released after the client’s WIT was declared void', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const c = connect(client, server)
     judge(server, 'in', (await shakeHands(c)).proof)
     applyMessage(server.gate, { type: 'void', uid: client.identity.uid, issuedBefore: 2_000_000_000 })
@@ -205,7 +196,7 @@ describe('an ACK that its client keeps back', () => {
   })
 
   it('is not released after a policy denied its connection', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const c = connect(client, server)
     judge(server, 'in', (await shakeHands(c)).proof)
     setPolicies(server.gate, server.identity, NOBODY)
@@ -213,7 +204,7 @@ describe('an ACK that its client keeps back', () => {
   })
 
   it('is not released after labels that the policy asks for were taken from its client', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     setPolicies(
       server.gate,
       server.identity,
@@ -232,7 +223,7 @@ describe('an ACK that its client keeps back', () => {
   })
 
   it('is not released, without a WIT, by the repeated SYN-ACK after a policy denied its connection', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const c = connect(client, server)
     const pod = { ...client.identity, name: 'plain' }
     const directory = { '10.244.0.2': { kind: 'pod', guarded: false, pod } } as const
@@ -246,7 +237,7 @@ describe('an ACK that its client keeps back', () => {
 
 describe('forged packets on a released connection', () => {
   async function released() {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const c = connect(client, server)
     const wire = await establish(c)
     return { c, wire, clientMark: RELEASED | wire.synAckIn.mark, serverMark: RELEASED | wire.release.mark }
@@ -282,7 +273,7 @@ describe('forged packets on a released connection', () => {
   })
 
   it('drops a SYN-ACK of another Pod that may stand behind the dialled Service, too', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const mallory = await createPod({ name: 'mallory', address: '10.244.0.9' })
     const service = Buffer.from([10, 96, 0, 7])
     const syn = judge(client, 'out', fromClient(connect(client, server), SYN, { to: service })).packet
@@ -329,13 +320,13 @@ describe('forged packets on a released connection', () => {
 
 describe('packets of nobody’s connection', () => {
   it('does not refuse a damaged copy of a SYN with a reset that would end the connection of the good one', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const { syn } = await shakeHands(connect(client, server))
     expect(judge(server, 'in', flip(syn, 45))).toMatchObject({ action: 'drop', refusal: 'frame' })
   })
 
   it('releases no ACK whose numbers are not the proved ones', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const c = connect(client, server)
     judge(server, 'in', (await shakeHands(c)).proof)
     const refused = judge(server, 'in', fromClient(c, ACK, { acknowledgement: 5 }))
@@ -348,7 +339,7 @@ describe('packets of nobody’s connection', () => {
   })
 
   it('is not made to repeat its SYN-ACK by whoever does not know its number', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const c = connect(client, server)
     await shakeHands(c)
     expect(judge(server, 'in', fromClient(c, ACK, { acknowledgement: 5 })).reply).toBeUndefined()
@@ -356,7 +347,7 @@ describe('packets of nobody’s connection', () => {
   })
 
   it('keeps sending frames to a server in whose name somebody guessed at an acknowledgement', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPods(FRONTEND)
     const c = connect(client, server)
     judge(client, 'out', fromClient(c, SYN))
     judge(client, 'in', fromServer(c, SYN_ACK, { acknowledgement: c.clientIsn + 401 }))
@@ -364,7 +355,7 @@ describe('packets of nobody’s connection', () => {
   })
 
   it('judges a running connection by the newest WIT at its address, though an older one was shown later', async () => {
-    const { server } = await twoPods()
+    const { server } = await twoPods(FRONTEND)
     setPolicies(
       server.gate,
       server.identity,

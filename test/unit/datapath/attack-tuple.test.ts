@@ -4,7 +4,6 @@ import { MARK_RELEASED, MARK_STALE } from '../../../api/marks.ts'
 import {
   ACK,
   connect,
-  createPod,
   establish,
   fromClient,
   fromServer,
@@ -13,13 +12,13 @@ import {
   SYN_ACK,
   setPolicies,
   settle,
+  twoPods,
 } from './pods.ts'
 
 const STALE = (MARK_RELEASED | MARK_STALE | 1) >>> 0
 
 async function released() {
-  const client = await createPod({ name: 'client', address: '10.244.0.2' })
-  const server = await createPod({ name: 'server', address: '10.244.0.3' })
+  const { client, server } = await twoPods()
   const reopened: number[] = []
   server.gate.sockets.reopenTracking = (_bytes, packet) => void reopened.push(packet.sequence)
   const early = connect(client, server)

@@ -24,6 +24,7 @@ import {
   settle,
   shakeHands,
   type TestPod,
+  twoPods,
 } from './pods.ts'
 
 const HEADER = { alg: 'ES256', kid: authority.kid, typ: 'wit+jwt', zip: 'DEF' }
@@ -34,12 +35,6 @@ function signedSection(payload: Buffer): Buffer {
   const input = `${header.toString('base64url')}.${payload.toString('base64url')}`
   const signature = sign('sha256', Buffer.from(input), { key: authority.privateKey, dsaEncoding: 'ieee-p1363' })
   return encodeWitSection({ header, payload, signature })
-}
-
-async function twoPods() {
-  const client = await createPod({ name: 'client', address: '10.244.0.2' })
-  const server = await createPod({ name: 'server', address: '10.244.0.3' })
-  return { client, server }
 }
 
 async function show(at: TestPod, from: TestPod, section: Buffer) {

@@ -22,11 +22,11 @@ import {
   SYN,
   settle,
   type TestPod,
+  twoPods,
 } from './pods.ts'
 
-async function twoPods() {
-  const client = await createPod({ name: 'client', address: '10.244.0.2' })
-  const server = await createPod({ name: 'server', address: '10.244.0.3' })
+async function twoPodsOfTheBundle() {
+  const { client, server } = await twoPods()
   applyMessage(server.gate, { type: 'bundle', kids: [authority.kid] })
   return { client, server }
 }
@@ -51,7 +51,7 @@ const firstSyn = (client: TestPod, server: TestPod) =>
 
 describe('a flood of bogus WITs from many addresses', () => {
   it('of keys that the bundle lacks has a small rate of its own, and keeps no first contact waiting', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPodsOfTheBundle()
     expect(flood(server, 3_000, 'K'.repeat(43))).toBe(UNKNOWN_KEYS_BURST)
     advance([client, server], 1_000)
     expect(flood(server, 3_000, 'L'.repeat(43))).toBe(UNKNOWN_KEYS_PER_SECOND)
@@ -59,7 +59,7 @@ describe('a flood of bogus WITs from many addresses', () => {
   })
 
   it('of a key of the bundle keeps no known peer waiting that shows its next WIT', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPodsOfTheBundle()
     await establish(connect(client, server))
     await renew(client)
     expect(flood(server, 3_000, authority.kid)).toBe(VERIFICATIONS_BURST - 1)
@@ -69,7 +69,7 @@ describe('a flood of bogus WITs from many addresses', () => {
   })
 
   it('knows the header of a WIT as the issuer writes it', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await twoPodsOfTheBundle()
     const header = Buffer.from(witSectionParts(client.section)?.header ?? []).toString()
     expect([...(server.gate.trustedHeaders ?? [])]).toEqual([header])
   })

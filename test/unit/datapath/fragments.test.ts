@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals'
-import { connect, createPod, fromClient, judge, SYN } from './pods.ts'
+import { connect, fromClient, judge, SYN, twoPods } from './pods.ts'
 
 /** The same IPv4 packet as the first of several fragments, or as a later one. */
 function asFragment(packet: Buffer, field: number): Buffer {
@@ -13,8 +13,7 @@ describe('a TCP packet in fragments, which conntrack did not put together', () =
     ['the first', 0x2000],
     ['a later one', 0x0001],
   ])('%s: passes nowhere, though no policy isolates anybody', async (_which, field) => {
-    const client = await createPod({ name: 'client', address: '10.244.0.2' })
-    const server = await createPod({ name: 'server', address: '10.244.0.3' })
+    const { client, server } = await twoPods()
     const part = asFragment(fromClient(connect(client, server), SYN), field)
     for (const [pod, hook] of [[client, 'out'] as const, [server, 'in'] as const]) {
       expect(judge(pod, hook, part)).toMatchObject({ action: 'drop', refusal: 'fragment' })

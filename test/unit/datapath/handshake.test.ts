@@ -16,6 +16,7 @@ import {
   segment,
   settle,
   type TestPod,
+  twoPods,
 } from './pods.ts'
 
 const CLIENT_ISN = 1_000
@@ -79,11 +80,7 @@ function expectIntact(bytes: Buffer, payloadBytes?: number): void {
   if (payloadBytes !== undefined) expect(packet.payloadBytes).toBe(payloadBytes)
 }
 
-async function twoPods(policies = ONLY_FRONTEND, labels = { tier: 'frontend' }) {
-  const client = await createPod({ name: 'client', address: '10.244.0.2', labels })
-  const server = await createPod({ name: 'server', address: '10.244.0.3', policies })
-  return { client, server }
-}
+const podsWith = (policies = ONLY_FRONTEND, labels = { tier: 'frontend' }) => twoPods({ labels }, { policies })
 
 /** Runs a handshake up to the proof; returns each packet as it was on the wire. */
 async function handshake(client: TestPod, server: TestPod) {
@@ -96,7 +93,7 @@ async function handshake(client: TestPod, server: TestPod) {
 
 describe('a handshake between two guarded Pods', () => {
   it('shows both WITs, releases the client at the SYN-ACK and the server at the proof', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await podsWith()
     const { syn, synIn, synAck, synAckIn, proof } = await handshake(client, server)
     expectIntact(syn, 24 + client.section.length)
     expect(synIn.action).toBe('pass')
@@ -121,7 +118,7 @@ describe('a handshake between two guarded Pods', () => {
   ])(
     'gives the server’s kernel the proof as the client kernel’s own ACK, with scaled window and timestamps where %s',
     async (_when, answered, window) => {
-      const { client, server } = await twoPods()
+      const { client, server } = await podsWith()
       const c = connect(client, server)
       const syn = (await settle(client, 'out', fromClient(c, SYN, { options: WITH_OPTIONS }))).packet
       await settle(server, 'in', syn)
@@ -134,7 +131,7 @@ describe('a handshake between two guarded Pods', () => {
   )
 
   it('does not let the proof stand for the kernel’s ACK where the SYN’s window is not known any more', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await podsWith()
     const c = connect(client, server)
     await settle(server, 'in', (await settle(client, 'out', fromClient(c, SYN))).packet)
     const synAck = (await settle(server, 'out', fromServer(c, SYN_ACK))).packet
@@ -145,7 +142,7 @@ describe('a handshake between two guarded Pods', () => {
   })
 
   it('ends its proof where the data begins, so that a late copy is an old duplicate', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await podsWith()
     const { proof } = await handshake(client, server)
     const packet = createPacket()
     decodePacket(proof, packet)
@@ -154,7 +151,7 @@ describe('a handshake between two guarded Pods', () => {
   })
 
   it('needs no verification and holds nothing once the peers know each other', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await podsWith()
     await settle(server, 'in', (await handshake(client, server)).proof)
     const syn = judge(client, 'out', synFrom(client, server, 80, 40_001)).packet
     expect(judge(server, 'in', syn).action).toBe('pass')
@@ -166,7 +163,7 @@ describe('a handshake between two guarded Pods', () => {
   })
 
   it('accepts a proof after the half-open slot was reused: the proof alone carries all that is needed', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await podsWith()
     const { proof } = await handshake(client, server)
     for (let port = 0; port < 9_000; port++) server.gate.halfOpen.claim(keyOf(1, port))
     judge(server, 'in', proof)
@@ -174,7 +171,7 @@ describe('a handshake between two guarded Pods', () => {
   })
 
   it('refuses at the SYN what the ingress policy denies, with the frame removed', async () => {
-    const { client, server } = await twoPods(ONLY_FRONTEND, { tier: 'backend' })
+    const { client, server } = await podsWith(ONLY_FRONTEND, { tier: 'backend' })
     const syn = (await settle(client, 'out', synFrom(client, server))).packet
     const refused = await settle(server, 'in', syn)
     expect({ action: refused.action, refusal: refused.refusal }).toEqual({ action: 'refuse', refusal: 'policy' })
@@ -212,7 +209,7 @@ describe('a handshake between two guarded Pods', () => {
   })
 
   it('asks for a lost proof by repeating the SYN-ACK, and the client proves again', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await podsWith()
     await handshake(client, server)
     const data = ackFrom(client, server, 'GET /')
     const early = judge(server, 'in', data)
@@ -225,7 +222,7 @@ describe('a handshake between two guarded Pods', () => {
   })
 
   it('repeats SYN and SYN-ACK with the same nonces', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await podsWith()
     const first = await handshake(client, server)
     const second = await handshake(client, server)
     expect(second.syn).toEqual(first.syn)
@@ -234,7 +231,7 @@ describe('a handshake between two guarded Pods', () => {
   })
 
   it('sends the third SYN plain, and the fourth with the frame again', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await podsWith()
     const sizes = []
     for (let sent = 0; sent < 4; sent++) sizes.push(judge(client, 'out', synFrom(client, server)).packet.length)
     const framed = 40 + 24 + client.section.length
@@ -249,7 +246,7 @@ describe('what does not fit the handshake', () => {
     ['the server address', 58 + 40 + 6],
     ['the client port', 58 + 40 + 4],
   ])('drops a SYN-ACK with %s altered', async (_what, at) => {
-    const { client, server } = await twoPods()
+    const { client, server } = await podsWith()
     const { synAck } = await handshake(client, server)
     const altered = Buffer.from(synAck)
     altered.writeUInt8(altered.readUInt8(at) ^ 1, at)
@@ -265,7 +262,7 @@ describe('what does not fit the handshake', () => {
     ['acknowledgement', 31],
     ['source port', 21],
   ])('drops a proof with another %s', async (_what, at) => {
-    const { client, server } = await twoPods()
+    const { client, server } = await podsWith()
     const { proof } = await handshake(client, server)
     const altered = Buffer.from(proof)
     altered.writeUInt8(altered.readUInt8(at) ^ 1, at)
@@ -274,7 +271,7 @@ describe('what does not fit the handshake', () => {
   })
 
   it('refuses a WIT from an address that it does not name', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await podsWith()
     const { syn } = await handshake(client, server)
     const moved = Buffer.from(syn)
     moved.writeUInt8(9, 15)
@@ -283,7 +280,7 @@ describe('what does not fit the handshake', () => {
   })
 
   it('resets a connection that a third Pod relays: the server saw another address than ours', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await podsWith()
     const relay = await createPod({ name: 'relay', address: '10.244.0.9' })
     // The relay opens a connection of its own with the client's WIT removed, and passes the answer on as its own.
     const syn = (await settle(relay, 'out', synFrom(relay, server))).packet
@@ -295,7 +292,7 @@ describe('what does not fit the handshake', () => {
   })
 
   it('refuses an unknown WIT that does not verify, and remembers it', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await podsWith()
     const { syn } = await handshake(client, server)
     const forged = Buffer.from(syn)
     forged.writeUInt8(forged.readUInt8(forged.length - 1) ^ 1, forged.length - 1)
@@ -304,18 +301,18 @@ describe('what does not fit the handshake', () => {
   })
 
   it('drops in silence what is wrong on a released connection: it must live on', async () => {
-    const { client, server } = await twoPods(ONLY_FRONTEND, { tier: 'backend' })
+    const { client, server } = await podsWith(ONLY_FRONTEND, { tier: 'backend' })
     const syn = (await settle(client, 'out', synFrom(client, server))).packet
     expect((await settle(server, 'in', syn, 0x80000001)).action).toBe('drop')
   })
 
   it('drops a SYN-ACK of the own kernel whose SYN this process never saw', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await podsWith()
     expect(judge(server, 'out', synAckFrom(client, server)).action).toBe('drop')
   })
 
   it('gives a SYN with a void WIT no answer, so that the repeated one can carry the new WIT', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await podsWith()
     const { syn } = await handshake(client, server)
     for (const peer of server.gate.peers.findByUid('uid-client')) peer.refused = 'wit-void'
     expect(judge(server, 'in', syn)).toMatchObject({ action: 'drop', refusal: 'wit-void' })
@@ -326,7 +323,7 @@ describe('peers that show no WIT', () => {
   const plainPod = { ...({ kind: 'pod', guarded: false } as const) }
 
   it('judges an unguarded Pod by its labels in the directory, and answers without a frame', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await podsWith()
     const pod = { ...client.identity, name: 'plain', labels: { tier: 'frontend' } }
     const directory = { '10.244.0.2': { ...plainPod, pod } }
     const allowed = await settle(server, 'in', synFrom(client, server), 0, directory)
@@ -340,14 +337,14 @@ describe('peers that show no WIT', () => {
   })
 
   it('drops the SYN of a guarded Pod whose frame was removed: no downgrade', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await podsWith()
     const directory = { '10.244.0.2': { kind: 'pod' as const, guarded: true, pod: client.identity } }
     const verdict = await settle(server, 'in', synFrom(client, server), 0, directory)
     expect(verdict).toMatchObject({ action: 'drop', refusal: 'no-wit' })
   })
 
   it('lets only ipBlock rules match while the issuer is away', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await podsWith()
     expect(await settle(server, 'in', synFrom(client, server))).toMatchObject({
       action: 'refuse',
       refusal: 'peer-unknown',
@@ -355,7 +352,7 @@ describe('peers that show no WIT', () => {
   })
 
   it('sends a server that acknowledged frame bytes no frame again', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await podsWith()
     const frameBytes = judge(client, 'out', synFrom(client, server)).packet.length - 40
     const taken = segment({
       from: server.address,
@@ -373,7 +370,7 @@ describe('peers that show no WIT', () => {
 
 describe('a Pod that is not ready', () => {
   it('drops what arrives in silence and holds what its applications open', async () => {
-    const { client, server } = await twoPods()
+    const { client, server } = await podsWith()
     const { syn } = await handshake(client, server)
     server.gate.ready = false
     expect(judge(server, 'in', syn).action).toBe('drop')

@@ -318,6 +318,25 @@ export function segment(fields: Segment): Buffer {
   return Buffer.from(out.subarray(0, length))
 }
 
+export const CLIENT = { name: 'client', address: '10.244.0.2' } as const
+export const SERVER = { name: 'server', address: '10.244.0.3' } as const
+
+/** Two guarded Pods, with what is said of each beside its name and address. */
+export async function twoPods(client: Partial<PodOptions> = {}, server: Partial<PodOptions> = {}) {
+  return { client: await createPod({ ...CLIENT, ...client }), server: await createPod({ ...SERVER, ...server }) }
+}
+
+/** A policy that lets in nobody. */
+export const NOBODY = `
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: { name: nobody, namespace: shop }
+spec: { podSelector: {}, policyTypes: [Ingress], ingress: [] }
+`
+
+/** Where the frame of an IPv4 packet without options begins. */
+export const FRAME_AT = 40
+
 export interface Verdict {
   readonly action: Outcome['action']
   readonly mark: number
