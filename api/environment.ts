@@ -13,7 +13,7 @@ export const ENVIRONMENT = {
   /** The name that the issuer's certificate must carry. */
   issuerName: 'SYNGUARD_ISSUER_NAME',
   trustDomain: 'SYNGUARD_TRUST_DOMAIN',
-  /** `api`, or `directory:/path` with YAML files of NetworkPolicies. */
+  /** `api` (the API server, as every cluster has it), or `directory:/path` with YAML files of NetworkPolicies. */
   policySource: 'SYNGUARD_POLICY_SOURCE',
   /** Comma separated CIDRs of Pods and Services: frames go only there. */
   clusterNetworks: 'SYNGUARD_CLUSTER_NETWORKS',
@@ -33,4 +33,10 @@ export const ENVIRONMENT = {
   healthPort: 'SYNGUARD_HEALTH_PORT',
   /** trace | debug | info | warn | error */
   logLevel: 'SYNGUARD_LOG_LEVEL',
+} as const
+
+/** Where the API server is: the kubelet gives every container the Service `kubernetes` in these, and nobody writes them. */
+export const API_SERVER_ENVIRONMENT = {
+  apiServerAddress: 'KUBERNETES_SERVICE_HOST',
+  apiServerPort: 'KUBERNETES_SERVICE_PORT',
 } as const

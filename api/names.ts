@@ -31,6 +31,12 @@ export const TOKEN_AUDIENCE = 'synguard'
 /** The ConfigMap in each labelled namespace with the CA of the issuer's certificate; key `ca.crt`. */
 export const CONFIGMAP_CA = 'synguard-ca'
 
+/** Files of the projected volume: the token for the API server, and the CA of its certificate. */
+export const FILE_API_TOKEN = 'api-token'
+export const FILE_API_CA = 'api-ca.crt'
+/** The ConfigMap that Kubernetes itself keeps in every namespace with that CA; key `ca.crt`. */
+export const CONFIGMAP_API_CA = 'kube-root-ca.crt'
+
 /** Where our containers find their volumes. */
 export const PATH_CREDENTIALS = '/var/run/synguard/credentials'
 export const PATH_STATE = '/var/run/synguard/state'

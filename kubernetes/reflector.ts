@@ -8,16 +8,20 @@ export interface StoredObject {
   readonly metadata?: { readonly name?: string; readonly namespace?: string; readonly resourceVersion?: string }
 }
 
-export interface ReflectorOptions<Kind extends StoredObject> {
+export interface ReflectorOptions<Kept extends StoredObject, Sent extends StoredObject = Kept> {
   readonly client: ApiClient
   /** `/api/v1/pods` */
   readonly path: string
   /** `metadata.name=synguard-ca`; all objects without it. */
   readonly fieldSelector?: string
-  /** What is kept of an object. */
-  readonly strip: (object: Kind) => Kind
+  /** What is kept of an object. It must not throw: the object would be asked for again and again. */
+  readonly strip: (object: Sent) => Kept
   /** Hears each change once get() shows it. Where it throws, that is logged and nothing else. */
-  readonly onChange: (before: Kind | undefined, after: Kind | undefined) => void
+  readonly onChange: (before: Kept | undefined, after: Kept | undefined) => void
+  /** Hears that everything was listed, and so told, the first time and whenever the watch was too far behind. */
+  readonly onListed?: () => void
+  /** Hears what goes wrong and in how many milliseconds it is tried again; without it that is logged. */
+  readonly onFailure?: (error: unknown, waitMs: number) => void
   readonly log: Logger
   /** From 0 up to 1. */
   readonly random: () => number
@@ -25,26 +29,26 @@ export interface ReflectorOptions<Kind extends StoredObject> {
 }
 
 /** A mirror of a collection: listed once, then watched; it catches up by itself whatever happens in between. */
-export interface Reflector<Kind extends StoredObject> {
+export interface Reflector<Kept extends StoredObject> {
   start(): void
   /** Resolves once nothing is under way. */
   stop(): Promise<void>
-  get(name: string, namespace?: string): Kind | undefined
-  values(): Iterable<Kind>
+  get(name: string, namespace?: string): Kept | undefined
+  values(): Iterable<Kept>
   /** True once everything was listed. */
   synced(): boolean
   /** Milliseconds since the API server last answered; 0 is now. */
   silentMs(): number
 }
 
-interface List<Kind> {
+interface List<Sent> {
   readonly metadata?: { readonly resourceVersion?: string; readonly continue?: string }
-  readonly items?: readonly Kind[]
+  readonly items?: readonly Sent[]
 }
 
-interface WatchEvent<Kind> {
+interface WatchEvent<Sent> {
   readonly type: 'ADDED' | 'MODIFIED' | 'DELETED' | 'BOOKMARK' | 'ERROR'
-  readonly object: Kind & { readonly code?: number; readonly reason?: string; readonly message?: string }
+  readonly object: Sent & { readonly code?: number; readonly reason?: string; readonly message?: string }
 }
 
 /** A page of Pods is then about 2 MB of JSON, which is parsed at once and soon garbage. */
@@ -54,10 +58,12 @@ const WATCH_SECONDS = 480
 /** A watch that lived this long was a good one: the next failure starts the waiting times anew. */
 const HEALTHY_MS = 10_000
 
-export function createReflector<Kind extends StoredObject>(options: ReflectorOptions<Kind>): Reflector<Kind> {
+export function createReflector<Kept extends StoredObject, Sent extends StoredObject = Kept>(
+  options: ReflectorOptions<Kept, Sent>,
+): Reflector<Kept> {
   const { client, path, strip, onChange, log, random, backoff = API_BACKOFF } = options
   const selector = options.fieldSelector === undefined ? {} : { fieldSelector: options.fieldSelector }
-  const objects = new Map<string, Kind>()
+  const objects = new Map<string, Kept>()
   const stopping = new AbortController()
   let resourceVersion: string | undefined
   let listed = false
@@ -68,7 +74,7 @@ export function createReflector<Kind extends StoredObject>(options: ReflectorOpt
     contactAt = performance.now()
   }
 
-  function put(key: string, after: Kind | undefined): void {
+  function put(key: string, after: Kept | undefined): void {
     const before = objects.get(key)
     if (before === undefined && after === undefined) return
     if (after === undefined) objects.delete(key)
@@ -82,11 +88,11 @@ export function createReflector<Kind extends StoredObject>(options: ReflectorOpt
 
   /** Reads everything, page by page, then tells what differs from what was known. */
   async function list(): Promise<void> {
-    const found = new Map<string, Kind>()
-    let page: List<Kind> = {}
+    const found = new Map<string, Kept>()
+    let page: List<Sent> = {}
     do {
       const token = page.metadata?.continue
-      page = await client.send<List<Kind>>({
+      page = await client.send<List<Sent>>({
         method: 'GET',
         path,
         query: { ...selector, limit: String(PAGE), ...(token && { continue: token }) },
@@ -101,10 +107,12 @@ export function createReflector<Kind extends StoredObject>(options: ReflectorOpt
     }
     resourceVersion = page.metadata?.resourceVersion
     listed = true
+    options.onListed?.()
   }
 
-  /** Follows what changes from resourceVersion on, until the API server ends the watch. */
-  async function watch(): Promise<void> {
+  /** Follows what changes from resourceVersion on, until the API server ends the watch. True where that was its time. */
+  async function watch(): Promise<boolean> {
+    const openedAt = performance.now()
     const timeoutSeconds = Math.round(WATCH_SECONDS * (0.8 + 0.4 * random()))
     const query = {
       ...selector,
@@ -113,7 +121,7 @@ export function createReflector<Kind extends StoredObject>(options: ReflectorOpt
       resourceVersion: resourceVersion ?? '',
       timeoutSeconds: String(timeoutSeconds),
     }
-    const events = client.watch({ path, query, signal: stopping.signal }, heard) as AsyncGenerator<WatchEvent<Kind>>
+    const events = client.watch({ path, query, signal: stopping.signal }, heard) as AsyncGenerator<WatchEvent<Sent>>
     for await (const { type, object } of events) {
       heard()
       if (type === 'ERROR') {
@@ -124,26 +132,28 @@ export function createReflector<Kind extends StoredObject>(options: ReflectorOpt
       else if (type !== 'BOOKMARK') put(keyOf(object), strip(object))
       resourceVersion = object.metadata?.resourceVersion ?? resourceVersion
     }
+    return performance.now() - openedAt >= timeoutSeconds * 1_000
   }
 
   async function run(): Promise<void> {
     let attempt = 0
     while (!stopping.signal.aborted) {
       let failure: unknown
+      let isTime = false
       const startedAt = performance.now()
       try {
         if (resourceVersion === undefined) await list()
-        await watch()
+        isTime = await watch()
       } catch (error) {
         failure = error
       }
       if (stopping.signal.aborted) return
-      // Ended in good order, after its time: the next one may follow at once.
+      // Ended at its time, which is random, the next one may follow at once. An API server that stops ends all at once.
       const healthy = performance.now() - startedAt >= HEALTHY_MS
-      attempt = healthy ? (failure === undefined ? 0 : 1) : attempt + 1
+      attempt = isTime ? 0 : healthy ? 1 : attempt + 1
       if (hasStatus(failure, 410)) resourceVersion = undefined
       const waitMs = attempt === 0 ? 0 : retryDelayMs(failure, attempt, random, backoff)
-      if (failure !== undefined) report(failure, waitMs)
+      if (failure !== undefined) (options.onFailure ?? report)(failure, waitMs)
       await pause(waitMs, stopping.signal)
     }
   }

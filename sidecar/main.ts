@@ -1,10 +1,8 @@
 /** The sidecar's process: reads its settings, starts the control plane and the packet path, ends at once on SIGTERM. */
 import { SynguardError } from '../api/errors.ts'
-import { ControlError } from './control/errors.ts'
 import { createLog } from './control/log.ts'
-import { createDirectorySource } from './control/policies/directory.ts'
-import type { PolicySource } from './control/policies/source.ts'
-import { parseSettings, type SidecarSettings } from './control/settings.ts'
+import { openPolicySource } from './control/policies/open.ts'
+import { parseSettings } from './control/settings.ts'
 import { startSidecar } from './control/sidecar.ts'
 
 const HELP = `Synguard's sidecar: decides the connections of the Pod whose network namespace it runs in.
@@ -12,16 +10,6 @@ const HELP = `Synguard's sidecar: decides the connections of the Pod whose netwo
 It takes no arguments. Its environment is api/environment.ts; the webhook writes it. It needs the init step's rules,
 CAP_NET_ADMIN and CAP_NET_RAW, and the volumes at /var/run/synguard.
 `
-
-function openPolicySource(settings: SidecarSettings): PolicySource {
-  if (settings.policySource.kind === 'directory') {
-    return createDirectorySource({ path: settings.policySource.path, namespace: settings.pod.namespace })
-  }
-  throw new ControlError(
-    'settings-invalid',
-    'SYNGUARD_POLICY_SOURCE is api: this version reads policies from files; use directory:/path',
-  )
-}
 
 async function main(): Promise<void> {
   if (process.argv.includes('--help')) {
@@ -34,7 +22,7 @@ async function main(): Promise<void> {
     const settings = parseSettings(process.env)
     // The bundle lies beside its worker; the sources have a folder for it.
     const script = import.meta.url.endsWith('.ts') ? './datapath/worker.ts' : './worker.js'
-    await startSidecar(settings, openPolicySource(settings), new URL(script, import.meta.url))
+    await startSidecar(settings, await openPolicySource(settings), new URL(script, import.meta.url))
   } catch (error) {
     const code = error instanceof SynguardError ? error.code : 'unexpected'
     createLog({ level: 'info', pod: '', namespace: '' }).fatal(

@@ -65,6 +65,9 @@ export const METRICS = {
   conntrack_maximum: gauge('Entries at which the kernel drops new connections.'),
   policy_count: gauge('NetworkPolicies of the namespace that stand.'),
   policies_synced: gauge('1 once the policies were read in full, else 0.'),
+  policies_confirmed_timestamp_seconds: gauge(
+    'When the API server, or the directory, last confirmed the policies that stand, in seconds since 1970.',
+  ),
   policy_swap_seconds: histogram(
     'Time from a policy change to the end of the check of running connections.',
     SWAP_BUCKETS,

@@ -8,7 +8,12 @@ export interface ReadinessView {
   readonly mode: Mode
   readonly queuesBound: boolean
   readonly identity: OwnIdentity | undefined
-  readonly policies: { readonly synced: boolean; readonly count: number }
+  readonly policies: {
+    readonly synced: boolean
+    readonly count: number
+    /** When their source last confirmed them, in milliseconds since 1970. */
+    readonly confirmedAtMs: number | undefined
+  }
   readonly rules: Condition
 }
 
@@ -28,10 +33,15 @@ export function conditionsOf(view: ReadinessView, nowMs: number): Condition[] {
           reason: identity ? 'expired: the issuer cannot be reached' : 'none obtained yet',
         },
     policies.synced
-      ? { name: 'policies', ok: true, reason: `${policies.count} policies stand` }
+      ? { name: 'policies', ok: true, reason: `${policies.count} policies stand${asOf(policies.confirmedAtMs)}` }
       : { name: 'policies', ok: false, reason: 'not read in full yet' },
     view.rules,
   ]
+}
+
+/** While their source is away the last policies stand, however old: that fails nothing, but shows. */
+function asOf(confirmedAtMs: number | undefined): string {
+  return confirmedAtMs === undefined ? '' : `, as of ${new Date(confirmedAtMs).toISOString()}`
 }
 
 /** Sets the metrics of mode, conditions and readiness. */

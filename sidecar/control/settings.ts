@@ -1,5 +1,5 @@
 import { isAbsolute } from 'node:path'
-import { ENVIRONMENT } from '../../api/environment.ts'
+import { API_SERVER_ENVIRONMENT, ENVIRONMENT } from '../../api/environment.ts'
 import type { Mode, Protocol } from '../../api/identity.ts'
 import { SIDECAR_HEALTH_PORT } from '../../api/names.ts'
 import { type Cidr, canonicalAddress, parseCidr } from '../../policy/address.ts'
@@ -12,7 +12,10 @@ export interface ProbePort {
   readonly port: number
 }
 
-export type PolicySourceSetting = { readonly kind: 'api' } | { readonly kind: 'directory'; readonly path: string }
+/** Policies come from the API server at that address, or from files. */
+export type PolicySourceSetting =
+  | { readonly kind: 'api'; readonly address: string; readonly port: number }
+  | { readonly kind: 'directory'; readonly path: string }
 
 /** The sidecar's settings, complete and valid. Addresses are canonical text. */
 export interface SidecarSettings {
@@ -51,17 +54,18 @@ const TRUST_DOMAIN = /^[a-z0-9._-]{1,255}$/
 const UID = /^[A-Za-z0-9-]{1,64}$/
 
 type Environment = Readonly<Record<string, string | undefined>>
-type Key = keyof typeof ENVIRONMENT
+const VARIABLES = { ...ENVIRONMENT, ...API_SERVER_ENVIRONMENT }
+type Key = keyof typeof VARIABLES
 
 /** Reads variables and collects what is wrong, so that one start names every mistake. */
 function createReader(environment: Environment, problems: string[]) {
   function value(key: Key): string | undefined {
-    const text = environment[ENVIRONMENT[key]]?.trim()
+    const text = environment[VARIABLES[key]]?.trim()
     return text === '' ? undefined : text
   }
 
   function problem(key: Key, found: string, fix: string): undefined {
-    problems.push(`${ENVIRONMENT[key]} ${found}: ${fix}`)
+    problems.push(`${VARIABLES[key]} ${found}: ${fix}`)
   }
 
   function required(key: Key, source: string): string | undefined {
@@ -127,15 +131,31 @@ function parseIssuerUrl(text: string): { address: string; port: number } | undef
   return address === undefined || port === undefined ? undefined : { address, port }
 }
 
-function parsePolicySource(text: string): PolicySourceSetting | undefined {
-  if (text === 'api') return { kind: 'api' }
+function readPolicySource(read: ReturnType<typeof createReader>): PolicySourceSetting {
+  const form = '`api`, or `directory:` and an absolute path'
+  const text = read.required('policySource', form) ?? ''
   const path = text.startsWith('directory:') ? text.slice('directory:'.length) : ''
-  return isAbsolute(path) ? { kind: 'directory', path } : undefined
+  if (text === 'api') return { kind: 'api', ...readApiServer(read) }
+  if (text !== '' && !isAbsolute(path)) read.problem('policySource', `is ${show(text)}`, `use ${form}`)
+  return { kind: 'directory', path }
+}
+
+function readApiServer(read: ReturnType<typeof createReader>): { address: string; port: number } {
+  const addressForm = "the address of the API server's Service, and no name, since no DNS is asked"
+  const addressText = read.required('apiServerAddress', addressForm)
+  const address = addressText === undefined ? '' : canonicalAddress(addressText)
+  if (address === undefined) {
+    read.problem('apiServerAddress', `is ${show(addressText ?? '')}`, `set it to ${addressForm}`)
+  }
+  const portText = read.value('apiServerPort') ?? '443'
+  const port = parsePort(portText)
+  if (port === undefined) read.problem('apiServerPort', `is ${show(portText)}`, 'use a port, 1 to 65535')
+  return { address: address ?? '', port: port ?? 0 }
 }
 
 /**
- * The sidecar's settings from its environment (api/environment.ts). An empty variable counts as absent. Throws one
- * ControlError `settings-invalid` that names every variable that is wrong, with what to set.
+ * The sidecar's settings from its environment (api/environment.ts; the kubelet writes some of it). An empty variable
+ * counts as absent. Throws one ControlError `settings-invalid` that names every variable that is wrong, with what to set.
  */
 export function parseSettings(environment: Environment): SidecarSettings {
   const problems: string[] = []
@@ -146,12 +166,6 @@ export function parseSettings(environment: Environment): SidecarSettings {
   const issuerUrl = issuerText === undefined ? undefined : parseIssuerUrl(issuerText)
   if (issuerText !== undefined && issuerUrl === undefined) {
     read.problem('issuerUrl', `is ${show(issuerText)}`, `set it to ${issuerForm}`)
-  }
-
-  const sourceText = read.value('policySource') ?? 'api'
-  const policySource = parsePolicySource(sourceText)
-  if (policySource === undefined) {
-    read.problem('policySource', `is ${show(sourceText)}`, 'use `api`, or `directory:` and an absolute path')
   }
 
   const healthText = read.value('healthPort')
@@ -175,7 +189,7 @@ export function parseSettings(environment: Environment): SidecarSettings {
       name: read.matching('issuerName', DNS_SUBDOMAIN, "the DNS name in the issuer's certificate"),
     },
     trustDomain: read.matching('trustDomain', TRUST_DOMAIN, 'the trust domain, such as cluster.local'),
-    policySource: policySource ?? { kind: 'api' },
+    policySource: readPolicySource(read),
     clusterNetworks: read.list(
       'clusterNetworks',
       read.value('clusterNetworks') ?? DEFAULT_CLUSTER_NETWORKS,

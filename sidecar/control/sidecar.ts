@@ -70,7 +70,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
     nodeAddresses: readNodeAddresses(settings),
     probePorts: settings.probePorts,
     healthPort: settings.healthPort,
-    ownEndpoints: [{ address: settings.issuer.address, port: settings.issuer.port }],
+    ownEndpoints: [settings.issuer, ...(settings.policySource.kind === 'api' ? [settings.policySource] : [])],
     skewSeconds: SKEW_SECONDS,
     mtu: readSmallestMtu(),
   })
@@ -319,7 +319,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
         mode,
         queuesBound: worker.bound(),
         identity,
-        policies: { synced: policiesSynced, count: policies.length },
+        policies: { synced: policiesSynced, count: policies.length, confirmedAtMs: source.confirmedAt() },
         rules,
       },
       now(),
@@ -338,7 +338,13 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
     port: settings.healthPort,
     live: () => [{ name: 'worker', ok: worker.bound(), reason: worker.bound() ? 'running' : 'not running' }],
     conditions,
-    registry: metrics.registry,
+    registry: {
+      contentType: metrics.registry.contentType,
+      metrics: () => {
+        metrics.byName.policies_confirmed_timestamp_seconds.set((source.confirmedAt() ?? 0) / 1000)
+        return metrics.registry.metrics()
+      },
+    },
   })
   identities.start()
   startRulesCheck({

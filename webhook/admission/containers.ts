@@ -1,9 +1,12 @@
 import type { V1Container, V1EnvVar, V1PodSpec, V1Probe, V1SecurityContext, V1Volume } from '@kubernetes/client-node'
 import { ENVIRONMENT } from '../../api/environment.ts'
 import {
+  CONFIGMAP_API_CA,
   CONFIGMAP_CA,
   CONTAINER_INIT,
   CONTAINER_SIDECAR,
+  FILE_API_CA,
+  FILE_API_TOKEN,
   PATH_CREDENTIALS,
   PATH_STATE,
   SIDECAR_UID,
@@ -150,9 +153,12 @@ export function renderVolumes(settings: InjectionSettings): V1Volume[] {
         // Readable for the sidecar's user whatever the Pod's fsGroup; only our container mounts it.
         defaultMode: 0o444,
         sources: [
-          { serviceAccountToken: { expirationSeconds, path: 'api-token' } },
+          { serviceAccountToken: { expirationSeconds, path: FILE_API_TOKEN } },
           { serviceAccountToken: { audience: TOKEN_AUDIENCE, expirationSeconds, path: 'token' } },
           { configMap: { items: [{ key: 'ca.crt', path: 'ca.crt' }], name: CONFIGMAP_CA } },
+          ...(settings.policySource.kind === 'api'
+            ? [{ configMap: { items: [{ key: 'ca.crt', path: FILE_API_CA }], name: CONFIGMAP_API_CA } }]
+            : []),
         ],
       },
     },

@@ -1,11 +1,10 @@
 import { type FSWatcher, watch } from 'node:fs'
-import { open, readdir, stat } from 'node:fs/promises'
+import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { SynguardError } from '../../../api/errors.ts'
-import { parseNetworkPolicies } from '../../../policy/parse.ts'
-import { type NetworkPolicy, policyName } from '../../../policy/types.ts'
 import { ControlError } from '../errors.ts'
-import type { PolicySource, PolicySourceListener } from './source.ts'
+import { looksChanged, type PolicyFile, readPolicyFile } from './policy-file.ts'
+import type { PolicySet, PolicySource, PolicySourceListener } from './source.ts'
 
 export interface DirectorySourceOptions {
   readonly path: string
@@ -19,35 +18,26 @@ export interface DirectorySourceOptions {
 
 const DEBOUNCE_MS = 50
 const POLL_MS = 2000
-/** A file of policies is text for people; anything larger is a mistake, and must not fill the memory. */
-const MAX_FILE_BYTES = 4 * 1024 * 1024
 const MAX_FILES = 1000
 const POLICY_FILE = /^[^.].*\.(ya?ml|json)$/
 
-interface KnownFile {
-  /** Changes with every write and every rename over it. */
-  readonly signature: string
-  /** The last good policies; undefined where the file was never good. */
-  readonly policies: readonly NetworkPolicy[] | undefined
-}
-
 /**
- * NetworkPolicies from the YAML and JSON files of a directory (not of folders in it), read again on each change. A file
+ * NetworkPolicies from the YAML and JSON files of a directory (not of folders in it); what changes is read again. A file
  * that turns bad keeps its last good policies and reports the error; a file that is gone takes its policies along. The
  * source is synced once every file was good at the same time: a start with a bad file waits for its repair, as the file
  * may hold the policy that isolates.
  */
 export function createDirectorySource(options: DirectorySourceOptions): PolicySource {
   const debounceMs = options.debounceMs ?? DEBOUNCE_MS
-  const known = new Map<string, KnownFile>()
+  const known = new Map<string, PolicyFile>()
   let listener: PolicySourceListener | undefined
   let watcher: FSWatcher | undefined
   let debounce: NodeJS.Timeout | undefined
   let poll: NodeJS.Timeout | undefined
   let reading = false
   let readAgain = false
-  let synced = false
-  let given: string | undefined
+  let given: PolicySet | undefined
+  let confirmedAt: number | undefined
   let reported: ReadonlySet<string> = new Set()
 
   /** A poll finds the same mistakes again and again: each is told once, until a reading without it. */
@@ -89,55 +79,38 @@ export function createDirectorySource(options: DirectorySourceOptions): PolicySo
     const errors: SynguardError[] = []
     for (const name of known.keys()) if (!names.includes(name)) known.delete(name)
     for (const name of names) {
-      try {
-        await readFileNamed(name)
-      } catch (error) {
-        errors.push(asSynguardError(error, join(options.path, name)))
-      }
+      const error = await readFileNamed(name)
+      if (error !== undefined) errors.push(error)
     }
     const duplicate = findDuplicate(known)
     if (duplicate === undefined) publish(errors.length === 0)
     else errors.push(duplicate)
+    if (errors.length === 0) confirmedAt = Date.now()
     report(errors)
   }
 
-  async function readFileNamed(name: string): Promise<void> {
+  /** What is wrong with the file, undefined where nothing is. */
+  async function readFileNamed(name: string): Promise<SynguardError | undefined> {
     const path = join(options.path, name)
-    const before = known.get(name)
-    const file = await open(path, 'r').catch((error: NodeJS.ErrnoException) => {
-      // Renamed or removed since the listing: the next reading, which that caused, sees it.
-      if (error.code === 'ENOENT') return undefined
-      throw error
-    })
-    if (file === undefined) return
     try {
-      const { dev, ino, size, mtimeNs, ctimeNs } = await file.stat({ bigint: true })
-      const signature = [dev, ino, size, mtimeNs, ctimeNs].join(' ')
-      if (size > MAX_FILE_BYTES)
-        throw new ControlError('policies-unreadable', `${path} is larger than ${MAX_FILE_BYTES} bytes`)
-      known.set(name, { signature, policies: before?.policies })
-      const text = await file.readFile('utf8')
-      if (text.trim() === '' && (before?.policies?.length ?? 0) > 0) {
-        // A file that is written in place is empty for a moment: that must not lift an isolation.
-        throw new ControlError('policies-invalid', `${path} is empty; to take its policies away remove the file`)
-      }
-      const policies = parseNetworkPolicies(text, name, { otherKinds: 'ignore', defaultNamespace: 'default' })
-      known.set(name, { signature, policies })
-    } finally {
-      await file.close()
+      const file = await readPolicyFile(path, name, options.namespace, known.get(name))
+      if (file !== undefined) known.set(name, file)
+      return file?.error
+    } catch (error) {
+      return asSynguardError(error, path)
     }
   }
 
   function publish(complete: boolean): void {
-    synced ||= complete
-    const policies = [...known.values()]
-      .flatMap((file) => file.policies ?? [])
-      .filter((policy) => policy.namespace === options.namespace)
-    const set = { policies, synced }
-    const text = JSON.stringify(set, (_, value: unknown) => (value instanceof Uint8Array ? [...value] : value))
-    if (text === given) return
-    given = text
-    listener?.onChange(set)
+    const policies = [...known.values()].flatMap((file) => file.policies ?? [])
+    const before = given
+    given = { policies, synced: (before?.synced ?? false) || complete }
+    // What did not change is the same object as before.
+    const isSame =
+      before?.synced === given.synced &&
+      before.policies.length === policies.length &&
+      policies.every((policy, index) => policy === before.policies[index])
+    if (!isSame) listener?.onChange(given)
   }
 
   function watchDirectory(): void {
@@ -157,22 +130,19 @@ export function createDirectorySource(options: DirectorySourceOptions): PolicySo
   }
 
   /** True where what the directory shows now differs from what was read. */
-  async function looksChanged(): Promise<boolean> {
+  async function directoryLooksChanged(): Promise<boolean> {
     const names = (await readdir(options.path)).filter((name) => POLICY_FILE.test(name))
     if (names.length !== known.size) return true
-    for (const name of names) {
-      const { dev, ino, size, mtimeNs, ctimeNs } = await stat(join(options.path, name), { bigint: true })
-      if (known.get(name)?.signature !== [dev, ino, size, mtimeNs, ctimeNs].join(' ')) return true
-    }
+    for (const name of names) if (await looksChanged(join(options.path, name), known.get(name))) return true
     return false
   }
 
   async function pollOnce(): Promise<void> {
-    if (await looksChanged().catch(() => true)) {
+    if (await directoryLooksChanged().catch(() => true)) {
       // The directory itself may have been replaced, and the watch is on the old one.
       dropWatcher()
       changed()
-    }
+    } else if (reported.size === 0) confirmedAt = Date.now()
     if (listener !== undefined) poll = setTimeout(() => void pollOnce(), options.pollMs ?? POLL_MS)
   }
 
@@ -188,16 +158,16 @@ export function createDirectorySource(options: DirectorySourceOptions): PolicySo
       clearTimeout(poll)
       dropWatcher()
     },
+    confirmedAt: () => (given?.synced ? confirmedAt : undefined),
   }
 }
 
-function findDuplicate(known: ReadonlyMap<string, KnownFile>): ControlError | undefined {
+function findDuplicate(known: ReadonlyMap<string, PolicyFile>): ControlError | undefined {
   const fileOf = new Map<string, string>()
-  for (const [file, { policies }] of known) {
-    for (const policy of policies ?? []) {
-      const name = policyName(policy)
+  for (const [file, { names }] of known) {
+    for (const name of names) {
       const other = fileOf.get(name)
-      if (other !== undefined && other !== file) {
+      if (other !== undefined) {
         return new ControlError('policies-invalid', `${name} is in ${other} and in ${file}; remove one`)
       }
       fileOf.set(name, file)

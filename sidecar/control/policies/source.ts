@@ -19,4 +19,6 @@ export interface PolicySourceListener {
 export interface PolicySource {
   start(listener: PolicySourceListener): void
   stop(): void
+  /** When the source last confirmed what stands, in milliseconds since 1970; undefined before it was read in full. */
+  confirmedAt(): number | undefined
 }

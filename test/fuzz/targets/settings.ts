@@ -1,5 +1,5 @@
 import { isDeepStrictEqual } from 'node:util'
-import { ENVIRONMENT } from '../../../api/environment.ts'
+import { API_SERVER_ENVIRONMENT, ENVIRONMENT } from '../../../api/environment.ts'
 import { formatCidr } from '../../../policy/address.ts'
 import { ControlError } from '../../../sidecar/control/errors.ts'
 import { parseSettings, type SidecarSettings } from '../../../sidecar/control/settings.ts'
@@ -20,14 +20,14 @@ const DOWNWARD: Readonly<Record<string, string>> = {
   [ENVIRONMENT.hostIps]: '192.0.2.1',
 }
 
-/** The sidecar's variables as the webhook writes them into a Pod. */
+/** The sidecar's variables as the webhook writes them into a Pod, and the kubelet beside them. */
 function renderedEnvironment(settings: InjectionSettings): Record<string, string> {
   const { defaults: choices } = settings
   const spec = { containers: [{ name: 'web' }] }
   const probePorts = ['TCP/8080']
   const [, sidecar] = renderContainers({ spec, choices, probePorts, cpuLimitRequired: false, settings })
   const entries = (sidecar.env ?? []).map(({ name, value }): [string, string] => [name, value ?? DOWNWARD[name] ?? ''])
-  return Object.fromEntries(entries)
+  return { ...Object.fromEntries(entries), [API_SERVER_ENVIRONMENT.apiServerAddress]: '10.96.0.1' }
 }
 
 const ENVIRONMENT_SEED = renderedEnvironment(SETTINGS)

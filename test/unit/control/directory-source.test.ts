@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, renameSync, rmSync, statSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals'
@@ -28,9 +28,10 @@ spec: { podSelector: {}, policyTypes: [Ingress]${extra} }
 }
 
 /** By rename: a reading never sees half of it. */
-function write(file: string, text: string): void {
+function write(file: string, text: string): string {
   writeFileSync(join(path, '.new'), text)
   renameSync(join(path, '.new'), join(path, file))
+  return join(path, file)
 }
 
 interface Seen {
@@ -180,6 +181,43 @@ describe('a directory of policies', () => {
     mkdirSync(path)
     write('a.yaml', policy('back'))
     await until(() => seen.last() === 'back')
+  })
+
+  it('parses only files whose text changed, and gives policies that did not change as the same objects', async () => {
+    write('a.yaml', policy('one') + policy('two'))
+    write('b.yaml', policy('three'))
+    const seen = start(20)
+    await until(() => seen.last() === 'one two three')
+    write('a.yaml', policy('one') + policy('two', 'shop', ', ingress: [{}]'))
+    await until(() => seen.sets.length === 2)
+    const [before = [], after = []] = seen.sets.map(({ policies }) => policies)
+    expect(after.map((one, index) => one === before[index])).toEqual([true, false, true])
+  })
+
+  it('sees a file that is written again within the tick of its clock', async () => {
+    const path = write('a.yaml', policy('one'))
+    const { mtime } = statSync(path)
+    const seen = start(20)
+    await until(() => seen.last() === 'one')
+    // Of the same length, in place, and its time set back: only the change time tells.
+    writeFileSync(path, policy('two'))
+    utimesSync(path, mtime, mtime)
+    await until(() => seen.last() === 'two')
+  })
+
+  it('knows when it last saw the directory as it stands, and not since where a file is bad', async () => {
+    write('a.yaml', policy('one'))
+    const seen = start(20)
+    expect(source?.confirmedAt()).toBeUndefined()
+    await until(() => seen.sets.length === 1)
+    const first = source?.confirmedAt() ?? 0
+    expect(first).toBeGreaterThan(Date.now() - 10_000)
+    await until(() => (source?.confirmedAt() ?? 0) > first)
+    write('b.yaml', 'kind: [')
+    await until(() => seen.errors.length === 1)
+    const last = source?.confirmedAt()
+    await quiet()
+    expect(source?.confirmedAt()).toBe(last)
   })
 
   it('says nothing after it is stopped', async () => {

@@ -1,10 +1,11 @@
 import { describe, expect, it } from '@jest/globals'
-import { ENVIRONMENT } from '../../../api/environment.ts'
+import { API_SERVER_ENVIRONMENT, ENVIRONMENT } from '../../../api/environment.ts'
 import { parseCidr } from '../../../policy/address.ts'
 import { ControlError } from '../../../sidecar/control/errors.ts'
 import { parseSettings } from '../../../sidecar/control/settings.ts'
 
-type Key = keyof typeof ENVIRONMENT
+const VARIABLES = { ...ENVIRONMENT, ...API_SERVER_ENVIRONMENT }
+type Key = keyof typeof VARIABLES
 
 const required: Partial<Record<Key, string>> = {
   podNamespace: 'shop',
@@ -16,11 +17,13 @@ const required: Partial<Record<Key, string>> = {
   issuerUrl: 'https://10.96.0.20:443',
   issuerName: 'synguard-webhook.synguard-system.svc',
   trustDomain: 'cluster.local',
+  policySource: 'api',
+  apiServerAddress: '10.96.0.1',
 }
 
 function environment(changes: Partial<Record<Key, string | undefined>> = {}): Record<string, string | undefined> {
   return Object.fromEntries(
-    Object.entries({ ...required, ...changes }).map(([key, value]) => [ENVIRONMENT[key as Key], value]),
+    Object.entries({ ...required, ...changes }).map(([key, value]) => [VARIABLES[key as Key], value]),
   )
 }
 
@@ -49,7 +52,7 @@ describe('settings', () => {
       hostAddresses: ['192.168.0.2'],
       issuer: { address: '10.96.0.20', port: 443, name: 'synguard-webhook.synguard-system.svc' },
       trustDomain: 'cluster.local',
-      policySource: { kind: 'api' },
+      policySource: { kind: 'api', address: '10.96.0.1', port: 443 },
       clusterNetworks: cidrs('10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', '100.64.0.0/10', 'fc00::/7'),
       nodeAddresses: [],
       mode: 'enforce',
@@ -101,13 +104,20 @@ describe('settings', () => {
       probePorts: '',
       nodeAddresses: '',
       clusterNetworks: '',
-      policySource: '',
+      apiServerPort: '',
     }
     expect(parseSettings(environment(empty))).toEqual(parseSettings(environment()))
   })
 
+  it('take the address of the API server as the kubelet gives it, IPv6 too, and need none for policies from files', () => {
+    const six = environment({ apiServerAddress: 'FD00:0:0::1', apiServerPort: '6443' })
+    expect(parseSettings(six).policySource).toEqual({ kind: 'api', address: 'fd00::1', port: 6443 })
+    const files = environment({ apiServerAddress: undefined, policySource: 'directory:/p' })
+    expect(parseSettings(files).policySource).toEqual({ kind: 'directory', path: '/p' })
+  })
+
   it.each(Object.keys(required) as Key[])('refuse to start without %s, and name it', (key) => {
-    expect(problemsOf({ [key]: undefined })).toMatch(new RegExp(`^${ENVIRONMENT[key]} is missing: set it to `))
+    expect(problemsOf({ [key]: undefined })).toMatch(new RegExp(`^${VARIABLES[key]} is missing: set it to `))
   })
 
   const bad: readonly [Key, string, string][] = [
@@ -127,6 +137,8 @@ describe('settings', () => {
     ['trustDomain', 'Cluster', 'is "Cluster"'],
     ['policySource', 'directory:policies', 'use `api`, or `directory:` and an absolute path'],
     ['policySource', 'etcd', 'is "etcd"'],
+    ['apiServerAddress', 'kubernetes.default', "set it to the address of the API server's Service, and no name"],
+    ['apiServerPort', 'https', 'is "https": use a port, 1 to 65535'],
     ['clusterNetworks', '10.0.0.0/33', 'holds "10.0.0.0/33": separate by commas CIDRs'],
     ['nodeAddresses', '10.0.0.0/8', 'holds "10.0.0.0/8": separate by commas IP addresses'],
     ['mode', 'Enforce', 'is "Enforce": use one of enforce, audit, off'],
@@ -143,7 +155,7 @@ describe('settings', () => {
   ]
   it.each(bad)('refuse %s = %j with what is wrong and the fix', (key, value, expected) => {
     const problems = problemsOf({ [key]: value })
-    expect(problems.startsWith(`${ENVIRONMENT[key]} `)).toBe(true)
+    expect(problems.startsWith(`${VARIABLES[key]} `)).toBe(true)
     expect(problems).toContain(expected)
   })
 
