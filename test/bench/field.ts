@@ -9,7 +9,9 @@ import { createLab, type Lab } from '../../lab/lab.ts'
 import { LAB_ADDRESSES } from '../../lab/network.ts'
 import type { RunningPod } from '../../lab/pod.ts'
 import { CHECKOUT } from '../../lab/sandbox.ts'
-import { compile, ECHO_PORT, inside, type Target } from './load.ts'
+import { putNamespaces, putPolicy, runIdlePod } from '../lab/objects.ts'
+import { compile, inside } from '../lab/programs.ts'
+import { compileLoad, ECHO_PORT, type Target } from './load.ts'
 import { startMutualTls } from './mutual-tls.ts'
 import type { VariantName } from './options.ts'
 
@@ -37,26 +39,9 @@ export interface Field {
 /** Both Pods of a pair have a policy, as in a cluster that uses them. */
 function putPolicies(lab: Lab): void {
   const peer = (app: string) => [{ podSelector: { matchLabels: { app } } }]
-  const policy = (app: string, spec: object) =>
-    lab.putPolicy('guarded', app, {
-      apiVersion: 'networking.k8s.io/v1',
-      kind: 'NetworkPolicy',
-      metadata: { name: app, namespace: 'guarded' },
-      spec: { podSelector: { matchLabels: { app } }, ...spec },
-    })
+  const policy = (app: string, spec: object) => putPolicy(lab, app, { podSelector: { matchLabels: { app } }, ...spec })
   policy('server', { policyTypes: ['Ingress'], ingress: [{ from: peer('client') }] })
   policy('client', { policyTypes: ['Egress'], egress: [{ to: peer('server') }] })
-}
-
-async function runPod(lab: Lab, namespace: string, name: string, app: string): Promise<RunningPod> {
-  return await lab.runPod(
-    await lab.admitPod({
-      apiVersion: 'v1',
-      kind: 'Pod',
-      metadata: { namespace, name, labels: { app } },
-      spec: { containers: [{ name: 'app', image: 'app', command: ['sleep', 'infinity'] }] },
-    }),
-  )
 }
 
 /** Starts a program in a Pod that says one line when it is ready; returns its process id. It ends with the lab. */
@@ -77,6 +62,12 @@ async function installRules(pod: RunningPod, bundle: string): Promise<void> {
     `${ENVIRONMENT.hostIps}=${LAB_ADDRESSES.node.join(',')}`,
   ]
   await runCommand('ip', inside(pod, 'env', ...environment, process.execPath, join(bundle, 'sidecar', 'init.js')))
+}
+
+/** The kernel tracks connections in a namespace once a rule there asks for their state. */
+async function trackConnections(pod: RunningPod): Promise<void> {
+  const rule = ['-A', 'INPUT', '-m', 'conntrack', '--ctstate', 'INVALID', '-j', 'DROP']
+  await runCommand('ip', inside(pod, 'iptables', '-w', ...rule))
 }
 
 async function startAcceptOnly(pod: RunningPod, program: string, bundle: string): Promise<number> {
@@ -102,13 +93,12 @@ export async function createField(
   say: (line: string) => void,
 ): Promise<Field> {
   say('compiling, bundling')
-  const load = await compile('load', folder)
+  const load = await compileLoad(folder)
   const bundle = join(folder, 'bundle')
   await runCommand(process.execPath, ['--no-warnings', join(CHECKOUT, 'scripts', 'bundle.ts'), bundle])
   const lab = await createLab({ bundle })
   onLab(lab)
-  await lab.putNamespace({ metadata: { name: 'guarded', labels: { 'synguard.io/inject': 'enabled' } } })
-  await lab.putNamespace({ metadata: { name: 'plain', labels: {} } })
+  await putNamespaces(lab)
   putPolicies(lab)
 
   const serve = async (pod: RunningPod): Promise<RunningPod> => {
@@ -118,8 +108,8 @@ export async function createField(
   const make = async (name: VariantName): Promise<Variant> => {
     say(`starting ${name}`)
     const [namespace, prefix] = name === 'synguard' ? ['guarded', ''] : ['plain', `${name}-`]
-    const client = await runPod(lab, namespace, `${prefix}client`, 'client')
-    const server = await serve(await runPod(lab, namespace, `${prefix}server`, 'server'))
+    const client = await runIdlePod(lab, namespace, `${prefix}client`, { app: 'client' })
+    const server = await serve(await runIdlePod(lab, namespace, `${prefix}server`, { app: 'server' }))
     const pair = {
       name,
       server,
@@ -127,9 +117,13 @@ export async function createField(
       target: { client, address: server.network.addresses[0] ?? '', port: ECHO_PORT },
     }
     if (name === 'plain') return pair
+    if (name === 'tracked') {
+      for (const pod of [client, server]) await trackConnections(pod)
+      return pair
+    }
     if (name === 'synguard') return { ...pair, sidecars: { client: sidecarPid(client), server: sidecarPid(server) } }
     if (name === 'mtls') return { ...pair, ...(await startMutualTls(client, server, load, folder)) }
-    const program = await compile('accept-only', folder)
+    const program = await compile(join(import.meta.dirname, 'accept-only.c'), folder)
     const [atClient, atServer] = [
       await startAcceptOnly(client, program, bundle),
       await startAcceptOnly(server, program, bundle),
@@ -142,8 +136,8 @@ export async function createField(
   return {
     variants,
     load,
-    ...(isGuarded && { trainer: await serve(await runPod(lab, 'guarded', 'trainer', 'server')) }),
-    runGuarded: (name) => runPod(lab, 'guarded', name, 'client'),
+    ...(isGuarded && { trainer: await serve(await runIdlePod(lab, 'guarded', 'trainer', { app: 'server' })) }),
+    runGuarded: (name) => runIdlePod(lab, 'guarded', name, { app: 'client' }),
     stopGuarded: (name) => lab.stopPod(`guarded/${name}`),
   }
 }

@@ -2,14 +2,19 @@
 import { join } from 'node:path'
 import { runCommand } from '../../lab/command.ts'
 import type { RunningPod } from '../../lab/pod.ts'
+import { compile, inside } from '../lab/programs.ts'
 
-/** Where `load server` echoes; its sink is one port higher. */
+/** Where `load server` echoes, and where it sinks. */
 export const ECHO_PORT = 7000
+export const SINK_PORT = 7001
 
 /** What `load connect` prints; times in microseconds. */
 export interface LoadFigures {
   readonly connections: number
   readonly succeeded: number
+  readonly failed: number
+  /** Neither succeeded nor failed within a minute. */
+  readonly unfinished: number
   readonly stalls: number
   readonly perSecond: number
   readonly echoP50: number
@@ -18,19 +23,8 @@ export interface LoadFigures {
   readonly firstError: string
 }
 
-/** Compiles a C file of this folder; returns the program's path. */
-export async function compile(name: string, folder: string): Promise<string> {
-  const program = join(folder, name)
-  const source = join(import.meta.dirname, `${name}.c`)
-  await runCommand('gcc', ['-O2', '-Wall', '-Wextra', '-Werror', '-o', program, source])
-  return program
-}
-
-/** The arguments of `ip` that run a command in a Pod's network namespace. */
-export const inside = (pod: RunningPod, ...command: readonly string[]): string[] => [
-  ...['netns', 'exec', pod.network.netns],
-  ...command,
-]
+/** Compiles the load generator into a folder; returns the program's path. */
+export const compileLoad = (folder: string): Promise<string> => compile(join(import.meta.dirname, 'load.c'), folder)
 
 /** Where a client's load goes. */
 export interface Target {

@@ -1,7 +1,8 @@
 /** The rounds: in each, every variant once at parallel 1, once at parallel 64, and two bulk transfers. */
 import { runCommand } from '../../lab/command.ts'
+import { inside } from '../lab/programs.ts'
 import type { Field, Variant } from './field.ts'
-import { bulk, connect, inside, type LoadFigures } from './load.ts'
+import { bulk, connect, type LoadFigures } from './load.ts'
 import type { BenchOptions, VariantName } from './options.ts'
 import { processorMicroseconds } from './process-cost.ts'
 

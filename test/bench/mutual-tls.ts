@@ -8,8 +8,9 @@ import { join } from 'node:path'
 import { runCommand } from '../../lab/command.ts'
 import type { RunningPod } from '../../lab/pod.ts'
 import { CHECKOUT } from '../../lab/sandbox.ts'
+import { inside } from '../lab/programs.ts'
 import type { Variant } from './field.ts'
-import { connect, inside, type Target } from './load.ts'
+import { connect, type Target } from './load.ts'
 
 /** Where haproxy-client.cfg listens: echo, and the sink one port higher. */
 const LOCAL_PORT = 7100

@@ -1,7 +1,7 @@
-import { parseArgs } from 'node:util'
+import { namesAmong, parseFlags, wholeNumber } from './tool.ts'
 
 /** In the order in which tables show them. */
-export const VARIANTS = ['plain', 'accept-only', 'synguard', 'mtls'] as const
+export const VARIANTS = ['plain', 'tracked', 'accept-only', 'synguard', 'mtls'] as const
 export type VariantName = (typeof VARIANTS)[number]
 
 export interface BenchOptions {
@@ -15,6 +15,7 @@ export interface BenchOptions {
 
 export const HELP = `Measures connection set-up and bulk transfer, rounds interleaved in one run, of:
   plain        two Pods that nobody guards
+  tracked      the same, with connection tracking in their network namespaces: what any stateful firewall there costs
   accept-only  Synguard's rules with a program in C that accepts every packet: what NFQUEUE itself costs
   synguard     two guarded Pods, run from the bundle
   mtls         a pair of mutual-TLS sidecars (HAProxy, P-256, one thread each)
@@ -31,47 +32,22 @@ export const HELP = `Measures connection set-up and bulk transfer, rounds interl
 Progress goes to standard error. Ends with 0; 1 where a connection failed; 2 without root or for a wrong option.
 `
 
-/** A wrong option: the message names it. */
-export class OptionError extends Error {}
-
-function wholeNumber(name: string, text: string, least: number): number {
-  const value = Number(text)
-  if (!Number.isInteger(value) || value < least)
-    throw new OptionError(`--${name} ${text}: a whole number from ${least} on`)
-  return value
-}
-
-function parseVariants(text: string): readonly VariantName[] {
-  const asked = text.split(',')
-  const unknown = asked.find((name) => !VARIANTS.some((known) => known === name))
-  if (unknown !== undefined) throw new OptionError(`--variants: "${unknown}" is none of ${VARIANTS.join(', ')}`)
-  return VARIANTS.filter((name) => asked.includes(name))
-}
-
 /** The options of a command line; `undefined` where it asks for help. Throws OptionError. */
 export function parseOptions(args: readonly string[]): BenchOptions | undefined {
-  let values: Readonly<Record<string, string | boolean | undefined>>
-  try {
-    values = parseArgs({
-      args: [...args],
-      options: {
-        help: { type: 'boolean' },
-        json: { type: 'boolean' },
-        rounds: { type: 'string', default: '7' },
-        connections: { type: 'string', default: '8000' },
-        'first-contacts': { type: 'string', default: '20' },
-        variants: { type: 'string', default: VARIANTS.join(',') },
-      },
-    }).values
-  } catch (error) {
-    throw new OptionError(error instanceof Error ? error.message : String(error))
-  }
-  if (values.help === true) return undefined
-  return {
-    variants: parseVariants(String(values.variants)),
-    rounds: wholeNumber('rounds', String(values.rounds), 1),
-    connections: wholeNumber('connections', String(values.connections), 64),
-    firstContacts: wholeNumber('first-contacts', String(values['first-contacts']), 0),
-    json: values.json === true,
-  }
+  const flags = parseFlags(args, {
+    json: { type: 'boolean' },
+    rounds: { type: 'string', default: '7' },
+    connections: { type: 'string', default: '8000' },
+    'first-contacts': { type: 'string', default: '20' },
+    variants: { type: 'string', default: VARIANTS.join(',') },
+  })
+  return (
+    flags && {
+      variants: namesAmong(flags, 'variants', VARIANTS),
+      rounds: wholeNumber(flags, 'rounds', 1),
+      connections: wholeNumber(flags, 'connections', 64),
+      firstContacts: wholeNumber(flags, 'first-contacts', 0),
+      json: flags.json === true,
+    }
+  )
 }

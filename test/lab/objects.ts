@@ -1,12 +1,20 @@
 /** Kubernetes objects of the tests' labs: namespaces, Pods that only lend their network, policies. */
 import type { V1Pod } from '@kubernetes/client-node'
-import type { Lab } from '../../lab/lab.ts'
+import { createLab, type Lab, type LabOptions } from '../../lab/lab.ts'
 import type { RunningPod } from '../../lab/pod.ts'
 
 /** Makes the namespaces `guarded`, whose Pods get a sidecar, and `plain`, whose Pods get none. */
 export async function putNamespaces(lab: Lab): Promise<void> {
   await lab.putNamespace({ metadata: { name: 'guarded', labels: { 'synguard.io/inject': 'enabled' } } })
   await lab.putNamespace({ metadata: { name: 'plain', labels: {} } })
+}
+
+/** A lab with both. Its sidecars run from the bundle that the run of the tests made (test/set-up.js), where it made one. */
+export async function createTestLab(options: LabOptions = {}): Promise<Lab> {
+  const bundle = process.env.SYNGUARD_TEST_BUNDLE
+  const lab = await createLab({ ...(bundle !== undefined && { bundle }), ...options })
+  await putNamespaces(lab)
+  return lab
 }
 
 /** A Pod whose one container, `app`, does nothing: programs are run in its network from outside. */

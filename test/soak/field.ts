@@ -6,7 +6,9 @@ import { runCommand } from '../../lab/command.ts'
 import { createLab, type Lab } from '../../lab/lab.ts'
 import type { RunningPod } from '../../lab/pod.ts'
 import { CHECKOUT } from '../../lab/sandbox.ts'
-import { compile, ECHO_PORT, inside } from '../bench/load.ts'
+import { compileLoad, ECHO_PORT } from '../bench/load.ts'
+import { putNamespaces, putPolicy, runIdlePod } from '../lab/objects.ts'
+import { inside } from '../lab/programs.ts'
 import type { Path } from './load.ts'
 import type { TransferReport } from './transfers.ts'
 
@@ -44,13 +46,7 @@ export interface Field {
 }
 
 function putPolicies(lab: Lab, turned: { readonly ingress: boolean; readonly egress: boolean }): void {
-  const put = (name: string, spec: object) =>
-    lab.putPolicy('guarded', name, {
-      apiVersion: 'networking.k8s.io/v1',
-      kind: 'NetworkPolicy',
-      metadata: { namespace: 'guarded', name },
-      spec,
-    })
+  const put = (name: string, spec: object) => putPolicy(lab, name, spec)
   const apps = ['steady', 'victim', ...(turned.ingress ? ['turned'] : [])]
   put('servers', {
     podSelector: { matchLabels: { role: 'server' } },
@@ -71,17 +67,6 @@ function putPolicies(lab: Lab, turned: { readonly ingress: boolean; readonly egr
     policyTypes: ['Egress'],
     egress: turned.egress ? toServers : [],
   })
-}
-
-async function runPod(lab: Lab, namespace: string, name: string, labels: Record<string, string>): Promise<RunningPod> {
-  return await lab.runPod(
-    await lab.admitPod({
-      apiVersion: 'v1',
-      kind: 'Pod',
-      metadata: { namespace, name, labels },
-      spec: { containers: [{ name: 'app', image: 'app', command: ['sleep', 'infinity'] }] },
-    }),
-  )
 }
 
 /** A program in a Pod that answers a line with a line; its first says that it is ready. It ends with the lab. */
@@ -154,7 +139,7 @@ async function sumReports(clients: readonly Ask[], what: string): Promise<Transf
 async function runServers(lab: Lab, load: string, namespace: string): Promise<RunningPod[]> {
   return await Promise.all(
     SERVERS.map(async (name) => {
-      const pod = await runPod(lab, namespace, name, { app: name, role: 'server' })
+      const pod = await runIdlePod(lab, namespace, name, { app: name, role: 'server' })
       await startProgram(pod, load, 'server', String(ECHO_PORT))
       return pod
     }),
@@ -168,24 +153,23 @@ export async function createField(
   say: (line: string) => void,
 ): Promise<Field> {
   say('compiling, bundling')
-  const load = await compile('load', folder)
+  const load = await compileLoad(folder)
   const bundle = join(folder, 'bundle')
   await runCommand(process.execPath, ['--no-warnings', join(CHECKOUT, 'scripts', 'bundle.ts'), bundle])
   const lab = await createLab({ bundle, witLifetimeSeconds: WIT_LIFETIME_SECONDS })
   onLab(lab)
-  await lab.putNamespace({ metadata: { name: 'guarded', labels: { 'synguard.io/inject': 'enabled' } } })
-  await lab.putNamespace({ metadata: { name: 'plain', labels: {} } })
+  await putNamespaces(lab)
   putPolicies(lab, { ingress: true, egress: true })
 
   say('starting Pods')
   const servers = await runServers(lab, load, 'guarded')
   const clients = await Promise.all(
     CLIENTS.map((name) =>
-      runPod(lab, 'guarded', name, name === 'labelled' ? LABELS.allowed : { app: name, role: 'client' }),
+      runIdlePod(lab, 'guarded', name, name === 'labelled' ? LABELS.allowed : { app: name, role: 'client' }),
     ),
   )
   const plainServers = await runServers(lab, load, 'plain')
-  const plainClient = await runPod(lab, 'plain', 'client', { app: 'client' })
+  const plainClient = await runIdlePod(lab, 'plain', 'client', { app: 'client' })
   const paths = await pathsTo(lab, 'guarded', servers)
   const plainPaths = await pathsTo(lab, 'plain', plainServers)
   const asks: Ask[] = []

@@ -1,7 +1,7 @@
 /** Batches of connections: load.c of the bench, with a line for each connection that went wrong. */
 import { runCommand } from '../../lab/command.ts'
 import type { RunningPod } from '../../lab/pod.ts'
-import { inside } from '../bench/load.ts'
+import { inside } from '../lab/programs.ts'
 import type { Incident } from './account.ts'
 
 /** Where connections go: an address of one server, or of the Service in front of several. */

@@ -1,4 +1,4 @@
-import { parseArgs } from 'node:util'
+import { parseFlags, wholeNumber } from '../bench/tool.ts'
 
 export interface SoakOptions {
   /** At least so many between guarded Pods, and as many between plain ones. */
@@ -24,39 +24,20 @@ Progress goes to standard error. Ends with 0; 1 where a rule is broken, with the
 option. docs/soak.md says what is done and which rules are held.
 `
 
-/** A wrong option: the message names it. */
-export class OptionError extends Error {}
-
-function wholeNumber(name: string, text: string, least: number): number {
-  const value = Number(text)
-  if (!Number.isInteger(value) || value < least) {
-    throw new OptionError(`--${name} ${text}: a whole number from ${least} on`)
-  }
-  return value
-}
-
 /** The options of a command line; `undefined` where it asks for help. Throws OptionError. */
 export function parseOptions(args: readonly string[], randomSeed: number): SoakOptions | undefined {
-  let values: Readonly<Record<string, string | boolean | undefined>>
-  try {
-    values = parseArgs({
-      args: [...args],
-      options: {
-        help: { type: 'boolean' },
-        json: { type: 'boolean' },
-        connections: { type: 'string', default: '1000000' },
-        seconds: { type: 'string' },
-        seed: { type: 'string', default: String(randomSeed) },
-      },
-    }).values
-  } catch (error) {
-    throw new OptionError(error instanceof Error ? error.message : String(error))
-  }
-  if (values.help === true) return undefined
-  return {
-    connections: wholeNumber('connections', String(values.connections), 1_000),
-    seconds: values.seconds === undefined ? undefined : wholeNumber('seconds', String(values.seconds), 1),
-    seed: wholeNumber('seed', String(values.seed), 0),
-    json: values.json === true,
-  }
+  const flags = parseFlags(args, {
+    json: { type: 'boolean' },
+    connections: { type: 'string', default: '1000000' },
+    seconds: { type: 'string' },
+    seed: { type: 'string', default: String(randomSeed) },
+  })
+  return (
+    flags && {
+      connections: wholeNumber(flags, 'connections', 1_000),
+      seconds: flags.seconds === undefined ? undefined : wholeNumber(flags, 'seconds', 1),
+      seed: wholeNumber(flags, 'seed', 0),
+      json: flags.json === true,
+    }
+  )
 }

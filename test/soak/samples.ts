@@ -5,8 +5,8 @@ import { CONTAINER_SIDECAR, SIDECAR_HEALTH_PORT, VOLUME_STATE } from '../../api/
 import { runCommand } from '../../lab/command.ts'
 import type { Supervised } from '../../lab/container.ts'
 import type { RunningPod } from '../../lab/pod.ts'
-import { inside } from '../bench/load.ts'
 import { residentMegabytes } from '../bench/process-cost.ts'
+import { inside } from '../lab/programs.ts'
 
 /** One sidecar after one part of the load. */
 export interface Sample {

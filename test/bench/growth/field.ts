@@ -8,7 +8,9 @@ import { runCommand } from '../../../lab/command.ts'
 import { createLab, type Lab } from '../../../lab/lab.ts'
 import type { RunningPod } from '../../../lab/pod.ts'
 import { CHECKOUT } from '../../../lab/sandbox.ts'
-import { compile, inside } from '../load.ts'
+import { idlePod } from '../../lab/objects.ts'
+import { compile, inside } from '../../lab/programs.ts'
+import { compileLoad } from '../load.ts'
 import { CALLERS, PLAIN, SERVERS } from './namespaces.ts'
 
 export interface Field {
@@ -30,9 +32,8 @@ export interface Field {
  * `onLab` hears of the lab, to stop it, before anything can fail.
  */
 export async function createField(folder: string, onLab: (lab: Lab) => void): Promise<Field> {
-  const load = await compile('load', folder)
-  mkdirSync(join(folder, 'growth'))
-  const flows = await compile('growth/flows', folder)
+  const load = await compileLoad(folder)
+  const flows = await compile(join(import.meta.dirname, 'flows.c'), folder)
   const bundle = join(folder, 'bundle')
   await runCommand(process.execPath, ['--no-warnings', join(CHECKOUT, 'scripts', 'bundle.ts'), bundle])
   const noPolicies = join(folder, 'no-policies')
@@ -46,12 +47,7 @@ export async function createField(folder: string, onLab: (lab: Lab) => void): Pr
   const children: ChildProcessWithoutNullStreams[] = []
 
   const admit = async (namespace: string, name: string, app: string): Promise<V1Pod> => {
-    const admitted = await lab.admitPod({
-      apiVersion: 'v1',
-      kind: 'Pod',
-      metadata: { namespace, name, labels: { app } },
-      spec: { containers: [{ name: 'app', image: 'app', command: ['sleep', 'infinity'] }] },
-    })
+    const admitted = await lab.admitPod(idlePod(namespace, name, { app }))
     return namespace === CALLERS ? withPolicyFolder(admitted, noPolicies) : admitted
   }
   const start = (pod: RunningPod, ...command: readonly string[]): ChildProcessWithoutNullStreams => {

@@ -1,11 +1,9 @@
 /** `npm run bench:growth`: what Synguard costs as policies, peers and connections grow. See docs/performance/growth.md. */
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { availableParallelism, release } from 'node:os'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
-import type { Lab } from '../../../lab/lab.ts'
-import { createRun, stopOnSignals } from '../../../lab/run.ts'
 import { CHECKOUT } from '../../../lab/sandbox.ts'
+import { inScratch, namesAmong, parseFlags, runTool, wholeNumber } from '../tool.ts'
 import { createField, type Field } from './field.ts'
 import { measurePeers } from './peers-curve.ts'
 import { drawPlot } from './plot.ts'
@@ -51,28 +49,22 @@ interface Options {
   readonly draw: boolean
 }
 
-/** The options; undefined where help is asked for. Throws TypeError for a wrong one. */
+/** The options; undefined where help is asked for. Throws OptionError. */
 function parseOptions(args: readonly string[]): Options | undefined {
-  const { values } = parseArgs({
-    args: [...args],
-    options: {
-      help: { type: 'boolean' },
-      curves: { type: 'string', default: CURVES.join(',') },
-      largest: { type: 'string', default: '100000' },
-      out: { type: 'string', default: join(CHECKOUT, 'docs', 'performance') },
-      draw: { type: 'boolean', default: false },
-    },
+  const flags = parseFlags(args, {
+    curves: { type: 'string', default: CURVES.join(',') },
+    largest: { type: 'string', default: '100000' },
+    out: { type: 'string', default: join(CHECKOUT, 'docs', 'performance') },
+    draw: { type: 'boolean', default: false },
   })
-  if (values.help) return undefined
-  const curves = values.curves.split(',').map((name) => {
-    const known = CURVES.find((curve) => curve === name)
-    if (known === undefined) throw new TypeError(`--curves: "${name}" is none of ${CURVES.join(', ')}`)
-    return known
-  })
-  const largest = Number(values.largest)
-  if (!Number.isInteger(largest) || largest < 1)
-    throw new TypeError(`--largest ${values.largest}: a whole number from 1 on`)
-  return { curves, largest, out: values.out, draw: values.draw }
+  return (
+    flags && {
+      curves: namesAmong(flags, 'curves', CURVES),
+      largest: wholeNumber(flags, 'largest', 1),
+      out: String(flags.out),
+      draw: flags.draw === true,
+    }
+  )
 }
 
 /** Four digits are more than such measurements hold. */
@@ -87,55 +79,36 @@ function draw(curve: CurveName, out: string): void {
   }
 }
 
-/** Measures one curve in a lab of its own, and leaves nothing of it behind, whichever way it ends. */
+/** Measures one curve in a lab of its own. */
 async function measure(curve: CurveName, { largest, out }: Options): Promise<void> {
-  // Containers have a /tmp of their own; what sidecars run from must be visible in them.
-  process.env.TMPDIR = '/var/tmp'
-  const scratch = createRun()
-  chmodSync(scratch.directory, 0o755)
-  let lab: Lab | undefined
-  let field: Field | undefined
-  const stop = async (): Promise<void> => {
-    await field?.stop()
-    await lab?.stop()
-    await scratch.stop()
-  }
-  stopOnSignals(stop)
-  try {
+  await inScratch(async (folder, keep) => {
     say(`${curve}: compiling, bundling`)
-    field = await createField(scratch.directory, (made) => {
-      lab = made
-    })
+    const field = await createField(folder, keep)
     const sizes = SIZES[curve].filter((size) => size <= largest)
     const machine = { cores: availableParallelism(), linux: release(), node: process.version }
     const points: Points[CurveName][] = []
     mkdirSync(out, { recursive: true })
-    await MEASURES[curve](field, sizes, (point) => {
-      say(`${curve}: ${JSON.stringify(point, roundAll)}`)
-      points.push(point)
-      writeFileSync(join(out, `${curve}.json`), `${JSON.stringify({ machine, points }, roundAll, 2)}\n`)
-    })
-  } finally {
-    await stop()
-  }
+    try {
+      await MEASURES[curve](field, sizes, (point) => {
+        say(`${curve}: ${JSON.stringify(point, roundAll)}`)
+        points.push(point)
+        writeFileSync(join(out, `${curve}.json`), `${JSON.stringify({ machine, points }, roundAll, 2)}\n`)
+      })
+    } finally {
+      await field.stop()
+    }
+  })
 }
 
-async function main(args: readonly string[]): Promise<number> {
-  try {
-    const options = parseOptions(args)
-    if (options === undefined) {
-      process.stdout.write(HELP)
-      return 0
-    }
-    for (const curve of options.curves) {
-      if (!options.draw) await measure(curve, options)
-      draw(curve, options.out)
-    }
+process.exitCode = await runTool(say, async () => {
+  const options = parseOptions(process.argv.slice(2))
+  if (options === undefined) {
+    process.stdout.write(HELP)
     return 0
-  } catch (error) {
-    say(error instanceof Error ? error.message : String(error))
-    return error instanceof TypeError ? 2 : 1
   }
-}
-
-process.exitCode = await main(process.argv.slice(2))
+  for (const curve of options.curves) {
+    if (!options.draw) await measure(curve, options)
+    draw(curve, options.out)
+  }
+  return 0
+})
