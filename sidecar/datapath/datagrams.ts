@@ -12,8 +12,8 @@ const PROTOCOL_SCTP = 132
 export function handleDatagram(gate: Gate, inbound: boolean, bytes: Buffer, packet: Packet, outcome: Outcome): void {
   gate.counters.packet(packet.protocol === PROTOCOL_UDP ? 'datagram' : 'other')
   if (!gate.ready) return inbound ? drop(outcome, 'not-ready') : hold(outcome, { kind: 'ready' })
-  // A part of a TCP packet has no frame that anybody could check. conntrack puts all together, but for a raw socket that
-  // asks it not to (IP_NODEFRAG), which only a Pod that keeps NET_RAW can.
+  // A part of a TCP packet has no frame that anybody could check. None should come here: conntrack puts them together, and
+  // a rule drops those that a raw socket kept from it (IP_NODEFRAG).
   if (packet.fragment === 'later' || packet.protocol === PROTOCOL_TCP) return drop(outcome, 'fragment')
   const direction = inbound ? 'ingress' : 'egress'
   const remoteAt = inbound ? packet.sourceOffset : packet.destinationOffset

@@ -3,12 +3,12 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { join } from 'node:path'
 import { type Channel, createChannel } from '../../../lab/channel.ts'
 import { runCommand, writeSysctls } from '../../../lab/command.ts'
-import { createLab, type Lab, type LabOptions } from '../../../lab/lab.ts'
+import type { Lab, LabOptions } from '../../../lab/lab.ts'
 import type { RunningPod } from '../../../lab/pod.ts'
 import { parseAddress } from '../../../policy/address.ts'
 import { buildTcp } from '../../../sidecar/packet/build.ts'
 import { createPacket, decodePacket, type Packet } from '../../../sidecar/packet/decode.ts'
-import { addressOf, putNamespaces, runIdlePod } from '../../lab/objects.ts'
+import { addressOf, createTestLab, runIdlePod } from '../../lab/objects.ts'
 
 export const PORT = 7300
 /** What must come has so long to come, on a machine that is busy with other things. */
@@ -128,7 +128,7 @@ export interface Field {
 }
 
 export async function createField(options: LabOptions = {}): Promise<Field> {
-  const lab = await createLab(options)
+  const lab = await createTestLab(options)
   const children: ChildProcess[] = []
   try {
     return await assemble(lab, children)
@@ -140,7 +140,6 @@ export async function createField(options: LabOptions = {}): Promise<Field> {
 }
 
 async function assemble(lab: Lab, children: ChildProcess[]): Promise<Field> {
-  await putNamespaces(lab)
   const onNode = (...command: readonly string[]) =>
     runCommand('ip', ['netns', 'exec', lab.network.node, ...command], { timeoutMs: 20_000 })
 

@@ -3,6 +3,7 @@ import type { Agent } from '../../../lab/agent-client.ts'
 import { isReached } from '../../../lab/agent-protocol.ts'
 import { createLab, type Lab } from '../../../lab/lab.ts'
 import type { RunningPod } from '../../../lab/pod.ts'
+import { putPolicy } from '../../lab/objects.ts'
 
 const TCP = 8080
 const PROBED = 8081
@@ -28,13 +29,7 @@ async function runPod(namespace: string, name: string, labels: Record<string, st
   )
 }
 
-const policy = (name: string, spec: object) =>
-  lab.putPolicy('guarded', name, {
-    apiVersion: 'networking.k8s.io/v1',
-    kind: 'NetworkPolicy',
-    metadata: { name, namespace: 'guarded' },
-    spec,
-  })
+const policy = (name: string, spec: object) => putPolicy(lab, name, spec)
 
 const guardNamespace = (annotations: Record<string, string> = {}) =>
   lab.putNamespace({

@@ -7,10 +7,13 @@
  *   whole       nothing special: the control of the control
  *   fragments   a first fragment as small as kernels take: 8 bytes, of TCP over IPv6 24 (RFC 7112)
  *   last-first  the same, in reversed order
+ *   kept-apart  fragments over IPv4 that the sender's own connection tracking does not put together (IP_NODEFRAG), the
+ *               first with all of TCP's header
  *   h d r f a   letters, IPv6 alone: hop-by-hop, destination options, routing header (used up), atomic fragment, AH
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <errno.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +23,7 @@
 #include <unistd.h>
 
 static unsigned char source[16], destination[16];
-static int address_bytes;
+static int address_bytes, kept_apart;
 
 static unsigned add(unsigned sum, const unsigned char *data, int bytes) {
   for (int i = 0; i < bytes; i++) sum += i & 1 ? data[i] : data[i] << 8;
@@ -37,7 +40,7 @@ static void check(unsigned char *segment, int bytes, int protocol, int at) {
 }
 
 static int build(unsigned char *segment, int protocol, int from, int port, const char *word) {
-  int bytes = 32;
+  int bytes = kept_apart ? 40 : 32;
   put16(segment, from);
   put16(segment + 2, port);
   if (protocol == IPPROTO_UDP) {
@@ -62,7 +65,9 @@ static void transmit(const unsigned char *packet, int bytes) {
   memcpy(&v4.sin_addr, destination, 4);
   memcpy(&v6.sin6_addr, destination, 16);
   if (s < 0) perror("socket"), exit(1);
-  if (sendto(s, packet, bytes, 0, family == AF_INET ? (void *)&v4 : (void *)&v6, family == AF_INET ? sizeof v4 : sizeof v6) < 0)
+  if (kept_apart && setsockopt(s, IPPROTO_IP, IP_NODEFRAG, &kept_apart, sizeof kept_apart)) perror("IP_NODEFRAG"), exit(1);
+  if (sendto(s, packet, bytes, 0, family == AF_INET ? (void *)&v4 : (void *)&v6, family == AF_INET ? sizeof v4 : sizeof v6) < 0 &&
+      !(kept_apart && errno == EPERM)) /* dropped on its way out */
     perror("sendto"), exit(1);
   close(s);
 }
@@ -123,10 +128,11 @@ int main(int count, char **arguments) {
   if (inet_pton(address_bytes == 4 ? AF_INET : AF_INET6, arguments[3], destination) != 1) return 2;
   port = atoi(arguments[4]);
   from = 20000 + (getpid() ^ time(0)) % 20000;
+  kept_apart = !strcmp(arguments[6], "kept-apart");
   total = build(segment, protocol, from, port, arguments[5]);
   listening = socket(address_bytes == 4 ? AF_INET : AF_INET6, SOCK_RAW, IPPROTO_TCP);
-  first = protocol == IPPROTO_TCP && address_bytes == 16 ? 24 : 8;
-  if (!strcmp(arguments[6], "fragments")) {
+  first = kept_apart ? 32 : protocol == IPPROTO_TCP && address_bytes == 16 ? 24 : 8;
+  if (kept_apart || !strcmp(arguments[6], "fragments")) {
     send_part(segment, total, 0, first, protocol, "f");
     send_part(segment, total, first, total, protocol, "f");
   } else if (!strcmp(arguments[6], "last-first")) {

@@ -1,23 +1,25 @@
 /** A lab in which workloads try to get around their sidecar: what runs where, and programs inside of containers. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { mkdtempSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { chmodSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { V1Pod } from '@kubernetes/client-node'
 import { writeSysctls } from '../../../lab/command.ts'
-import { createLab, type Lab } from '../../../lab/lab.ts'
+import type { Lab } from '../../../lab/lab.ts'
 import type { RunningPod } from '../../../lab/pod.ts'
 import { containerPrivileges } from '../../../lab/privileges.ts'
 import { type Privileges, sandboxCommand } from '../../../lab/sandbox.ts'
+import { createTestLab, idlePod, putPolicy } from '../../lab/objects.ts'
+import { compile, inside } from '../../lab/programs.ts'
 
 const run = promisify(execFile)
 
 export const PORT = 9000
 export const FAST_OPEN_PORT = 9001
 export const MPTCP_PORT = 9002
-/** What is sent has this long to arrive before it counts as kept away. */
-const ARRIVAL_MILLISECONDS = 500
+/** What is sent and must not arrive has this long to do so; what must, longer, on a machine that is busy. */
+const KEPT_AWAY_MILLISECONDS = 500
+const ARRIVAL_MILLISECONDS = 10_000
 
 const PROGRAMS = ['attempt', 'power', 'crafted'] as const
 type Program = (typeof PROGRAMS)[number]
@@ -30,8 +32,8 @@ export interface Sent {
 
 export interface Server {
   readonly pod: RunningPod
-  /** True where this word came, now or soon. */
-  received(word: string): Promise<boolean>
+  /** Whether this word came, now or soon: waits longer where it is expected to. */
+  received(word: string, expected: boolean): Promise<boolean>
 }
 
 export interface Field {
@@ -55,25 +57,22 @@ export type Options = Readonly<Record<string, string | number>>
 
 /** Compiles the programs and starts a lab with the namespaces `guarded` and `plain`. */
 export async function createField(): Promise<Field> {
-  const directory = mkdtempSync(join(tmpdir(), 'synguard-evasion-'))
-  const children: ChildProcess[] = []
+  const lab = await createTestLab()
   try {
+    const directory = join(lab.run.directory, 'programs')
+    mkdirSync(directory, { mode: 0o755 })
     for (const name of PROGRAMS) {
-      const source = join(import.meta.dirname, `${name}.c`)
-      await run('gcc', ['-O2', '-Wall', '-Wextra', '-Werror', '-o', join(directory, name), source])
+      chmodSync(await compile(join(import.meta.dirname, `${name}.c`), directory), 0o755)
     }
-    await run('chmod', ['-R', 'a+rX', directory])
-    return await assemble(directory, children, await createLab())
+    return assemble(directory, lab)
   } catch (error) {
-    rmSync(directory, { recursive: true, force: true })
+    await lab.stop()
     throw error
   }
 }
 
-async function assemble(directory: string, children: ChildProcess[], lab: Lab): Promise<Field> {
-  await lab.putNamespace({ metadata: { name: 'guarded', labels: { 'synguard.io/inject': 'enabled' } } })
-  await lab.putNamespace({ metadata: { name: 'plain', labels: {} } })
-
+function assemble(directory: string, lab: Lab): Field {
+  const children: ChildProcess[] = []
   async function inContainer(pod: RunningPod, program: Program, ...parameters: readonly string[]): Promise<string> {
     const container = pod.pod.spec?.containers[0]
     if (container === undefined) throw new Error('the Pod has no container')
@@ -98,7 +97,7 @@ async function assemble(directory: string, children: ChildProcess[], lab: Lab): 
       return await lab.runPod(await lab.admitPod(podOf(namespace, name, keepsNetRaw)))
     },
     async serve(pod) {
-      const child = spawn('ip', ['netns', 'exec', pod.network.netns, join(directory, 'attempt'), 'serve'])
+      const child = spawn('ip', inside(pod, join(directory, 'attempt'), 'serve'))
       children.push(child)
       child.stderr.on('data', (text: Buffer) => process.stderr.write(text))
       let output = ''
@@ -110,8 +109,8 @@ async function assemble(directory: string, children: ChildProcess[], lab: Lab): 
       })
       return {
         pod,
-        async received(word) {
-          const deadline = Date.now() + ARRIVAL_MILLISECONDS
+        async received(word, expected) {
+          const deadline = Date.now() + (expected ? ARRIVAL_MILLISECONDS : KEPT_AWAY_MILLISECONDS)
           while (!output.split('\n').includes(word) && Date.now() < deadline) {
             await new Promise((later) => setTimeout(later, 20))
           }
@@ -131,7 +130,6 @@ async function assemble(directory: string, children: ChildProcess[], lab: Lab): 
     async stop() {
       for (const child of children) child.kill('SIGKILL')
       await lab.stop()
-      rmSync(directory, { recursive: true, force: true })
     },
   }
 }
@@ -145,28 +143,16 @@ function unchrooted(pod: RunningPod, { uid, gid, capabilities }: Privileges, com
 
 function podOf(namespace: string, name: string, keepsNetRaw: boolean): V1Pod {
   const annotations = keepsNetRaw ? { 'synguard.io/keep-net-raw': 'true' } : {}
-  const capabilities = keepsNetRaw ? {} : { securityContext: { capabilities: { drop: ['NET_RAW'] } } }
-  const app = { name: 'app', image: 'app', command: ['sleep', 'infinity'] }
-  return {
-    apiVersion: 'v1',
-    kind: 'Pod',
-    metadata: { namespace, name, labels: { app: name }, annotations },
-    // A guarded Pod loses NET_RAW by the injection itself.
-    spec: { containers: [namespace === 'guarded' ? app : { ...app, ...capabilities }] },
-  }
-}
-
-/** The Pod's address of this family. */
-export function addressOf(pod: RunningPod, family: 4 | 6 = 4): string {
-  return pod.network.addresses.find((address) => address.includes(':') === (family === 6)) ?? ''
+  const pod = idlePod(namespace, name, { app: name })
+  // A guarded Pod loses NET_RAW by the injection itself.
+  const drops = namespace !== 'guarded' && !keepsNetRaw
+  const containers = (pod.spec?.containers ?? []).map((app) =>
+    drops ? { ...app, securityContext: { capabilities: { drop: ['NET_RAW'] } } } : app,
+  )
+  return { ...pod, metadata: { ...pod.metadata, annotations }, spec: { containers } }
 }
 
 /** Writes a policy of namespace `guarded` for the Pods with this `app` label. */
-export function putPolicy(lab: Lab, app: string, spec: object): void {
-  lab.putPolicy('guarded', app, {
-    apiVersion: 'networking.k8s.io/v1',
-    kind: 'NetworkPolicy',
-    metadata: { name: app, namespace: 'guarded' },
-    spec: { podSelector: { matchLabels: { app } }, ...spec },
-  })
+export function putPolicyFor(lab: Lab, app: string, spec: object): void {
+  putPolicy(lab, app, { podSelector: { matchLabels: { app } }, ...spec })
 }

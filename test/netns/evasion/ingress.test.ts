@@ -2,18 +2,19 @@
  * Somebody whom the ingress policy of a guarded server denies tries to get in, by what a kernel's sockets do not send
  * or seldom do. The same attempts reach a server without a sidecar, or come from one who is allowed.
  */
+import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { runCommand, runIpBatch } from '../../../lab/command.ts'
 import type { RunningPod } from '../../../lab/pod.ts'
+import { addressOf } from '../../lab/objects.ts'
 import {
-  addressOf,
   createField,
   FAST_OPEN_PORT,
   type Field,
   MPTCP_PORT,
   type Options,
   PORT,
-  putPolicy,
+  putPolicyFor,
   type Server,
 } from './field.ts'
 
@@ -32,7 +33,7 @@ const OUTSIDE_DENIED = '172.30.0.1'
 beforeAll(async () => {
   field = await createField()
   const from = [{ podSelector: { matchLabels: { app: 'friend' } } }, { ipBlock: { cidr: `${OUTSIDE_ALLOWED}/32` } }]
-  putPolicy(field.lab, 'server', { policyTypes: ['Ingress'], ingress: [{ from }] })
+  putPolicyFor(field.lab, 'server', { policyTypes: ['Ingress'], ingress: [{ from }] })
   server = await field.serve(await field.runPod('guarded', 'server'))
   friend = await field.runPod('guarded', 'friend')
   stranger = await field.runPod('guarded', 'stranger')
@@ -44,10 +45,24 @@ afterAll(async () => await field?.stop())
 let words = 0
 const newWord = (): string => `word-${++words}`
 
-async function arrives(from: RunningPod, to: Server, port: number, options: Options, family: 4 | 6 = 4) {
+/** Whether what one sends to the other arrives, where it is expected to or not. */
+async function arrives(
+  expected: boolean,
+  from: RunningPod,
+  to: Server,
+  port: number,
+  options: Options,
+  family: 4 | 6 = 4,
+) {
   const word = newWord()
   await field.send(from, addressOf(to.pod, family), port, word, options)
-  return await to.received(word)
+  return await to.received(word, expected)
+}
+
+/** The attempts all at once: those that are to succeed, and those that are not. */
+async function onlyThese(arrive: readonly Promise<boolean>[], stayAway: readonly Promise<boolean>[]): Promise<void> {
+  const [arrived, stayed] = await Promise.all([Promise.all(arrive), Promise.all(stayAway)])
+  expect({ arrived, stayed }).toEqual({ arrived: arrive.map(() => true), stayed: stayAway.map(() => false) })
 }
 
 async function craft(to: Server, protocol: 'udp' | 'tcp', shape: string, family: 4 | 6) {
@@ -55,7 +70,7 @@ async function craft(to: Server, protocol: 'udp' | 'tcp', shape: string, family:
   const addresses = [addressOf(outsider, family), addressOf(to.pod, family)]
   const parameters = [protocol, ...addresses, String(PORT), word, shape]
   const answer = await field.inNamespace(outsider.network.netns, 'crafted', ...parameters)
-  return { answer, arrived: await to.received(word) }
+  return { answer, arrived: protocol === 'udp' && (await to.received(word, to === open)) }
 }
 
 describe('Fast Open: data on the SYN of a denied client reaches no application', () => {
@@ -67,10 +82,11 @@ describe('Fast Open: data on the SYN of a denied client reaches no application',
   })
 
   it.each([1, 2])('by way %d of a client', async (fastopen) => {
-    expect(await arrives(outsider, open, FAST_OPEN_PORT, { fastopen })).toBe(true)
-    expect(await arrives(friend, server, FAST_OPEN_PORT, { fastopen })).toBe(true)
-    expect(await arrives(outsider, server, FAST_OPEN_PORT, { fastopen })).toBe(false)
-    expect(await arrives(stranger, server, FAST_OPEN_PORT, { fastopen })).toBe(false)
+    const options = { fastopen }
+    await onlyThese(
+      [arrives(true, outsider, open, FAST_OPEN_PORT, options), arrives(true, friend, server, FAST_OPEN_PORT, options)],
+      [outsider, stranger].map((denied) => arrives(false, denied, server, FAST_OPEN_PORT, options)),
+    )
   })
 
   it('and the tricks did send it on the SYN', async () => {
@@ -93,27 +109,26 @@ describe('Fast Open: data on the SYN of a denied client reaches no application',
 describe('Multipath TCP', () => {
   it('is judged as TCP: denied for a stranger, allowed for a friend', async () => {
     const options = { protocol: 'mptcp' }
-    expect(await arrives(outsider, open, MPTCP_PORT, options)).toBe(true)
-    expect(await arrives(friend, server, MPTCP_PORT, options)).toBe(true)
-    expect(await arrives(outsider, server, MPTCP_PORT, options)).toBe(false)
-    expect(await arrives(stranger, server, MPTCP_PORT, options)).toBe(false)
+    await onlyThese(
+      [arrives(true, outsider, open, MPTCP_PORT, options), arrives(true, friend, server, MPTCP_PORT, options)],
+      [outsider, stranger].map((denied) => arrives(false, denied, server, MPTCP_PORT, options)),
+    )
   })
 
   it('a further subflow from an address that policy denies joins no allowed connection', async () => {
     const { external } = field.lab.network
     await runCommand('ip', ['-n', external, 'mptcp', 'limits', 'set', 'subflows', '2', 'add_addr_accepted', '2'])
     await runIpBatch(external, [`mptcp endpoint add ${OUTSIDE_DENIED} dev eth0 subflow`])
-    const joined = async ({ pod: { network } }: Server) => {
-      await runCommand('ip', ['-n', network.netns, 'mptcp', 'limits', 'set', 'subflows', '2'])
-      const word = newWord()
-      await field.inNamespace(
-        external,
-        'attempt',
-        ...['send', network.addresses[0] ?? '', String(MPTCP_PORT), word, 'protocol', 'mptcp'],
-      )
-      const text = await runCommand('ip', ['netns', 'exec', network.netns, 'nstat', '-asz', 'MPTcpExtMPJoinSynRx'])
-      return Number(/MPTcpExtMPJoinSynRx\s+(\d+)/.exec(text)?.[1])
+    const joined = async ({ pod: { network } }: Server): Promise<number> => {
+      const nstat = ['netns', 'exec', network.netns, 'nstat', '-asz', 'MPTcpExtMPJoinSynRx']
+      return Number(/MPTcpExtMPJoinSynRx\s+(\d+)/.exec(await runCommand('ip', nstat))?.[1])
     }
+    for (const { pod } of [open, server]) {
+      await runCommand('ip', ['-n', pod.network.netns, 'mptcp', 'limits', 'set', 'subflows', '2'])
+      const parameters = [addressOf(pod), String(MPTCP_PORT), newWord(), 'protocol', 'mptcp']
+      await field.inNamespace(external, 'attempt', 'send', ...parameters)
+    }
+    for (let tries = 0; tries < 100 && (await joined(open)) === 0; tries++) await pause(100)
     expect(await joined(open)).toBeGreaterThan(0)
     expect(await joined(server)).toBe(0)
   })
@@ -132,8 +147,8 @@ describe('packets that no socket sends', () => {
     ['udp', 'hdrfd', 6],
     ['udp', 'dddddddddddd', 6],
   ] as const)('%s as %s over IPv%d: a denied datagram does not arrive', async (protocol, shape, family) => {
-    expect((await craft(open, protocol, shape, family)).arrived).toBe(true)
-    expect((await craft(server, protocol, shape, family)).arrived).toBe(false)
+    const [atOpen, atServer] = await Promise.all([open, server].map((to) => craft(to, protocol, shape, family)))
+    expect([atOpen?.arrived, atServer?.arrived]).toEqual([true, false])
   })
 
   it.each([
@@ -150,16 +165,19 @@ describe('packets that no socket sends', () => {
     ['hdrfd', 6],
     ['dddddddddddd', 6],
   ] as const)('a SYN as %s over IPv%d: nobody listens for a denied client', async (shape, family) => {
-    expect((await craft(open, 'tcp', shape, family)).answer).toBe('syn-ack')
-    expect((await craft(server, 'tcp', shape, family)).answer).not.toBe('syn-ack')
+    const [atOpen, atServer] = await Promise.all([open, server].map((to) => craft(to, 'tcp', shape, family)))
+    expect(atOpen?.answer).toBe('syn-ack')
+    expect(atServer?.answer).not.toBe('syn-ack')
   })
 })
 
 describe("another Pod's address as the source", () => {
   it.each([4, 6] as const)("IPv%d: a guarded workload sends no datagram in a friend's name", async (family) => {
     const options = { protocol: 'udp', source: addressOf(friend, family) }
-    expect(await arrives(friend, server, PORT, { protocol: 'udp' }, family)).toBe(true)
-    expect(await arrives(stranger, server, PORT, options, family)).toBe(false)
+    await onlyThese(
+      [arrives(true, friend, server, PORT, { protocol: 'udp' }, family)],
+      [arrives(false, stranger, server, PORT, options, family)],
+    )
   })
 })
 
@@ -175,7 +193,7 @@ describe("the sidecar's port", () => {
   })
 
   it('for datagrams is judged like any other', async () => {
-    expect(await arrives(outsider, open, PORT, { protocol: 'udp', sourceport: 15_900 })).toBe(true)
-    expect(await arrives(outsider, server, PORT, { protocol: 'udp', sourceport: 15_900 })).toBe(false)
+    expect(await arrives(true, outsider, open, PORT, { protocol: 'udp', sourceport: 15_900 })).toBe(true)
+    expect(await arrives(false, outsider, server, PORT, { protocol: 'udp', sourceport: 15_900 })).toBe(false)
   })
 })

@@ -5,7 +5,8 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import type { RunningPod } from '../../../lab/pod.ts'
-import { addressOf, createField, type Field, putPolicy } from './field.ts'
+import { addressOf } from '../../lab/objects.ts'
+import { createField, type Field, putPolicyFor } from './field.ts'
 
 const SIDECAR_UID = '15900'
 
@@ -78,7 +79,7 @@ describe("the sidecar's process", () => {
 
 describe("a workload that takes the sidecar's port while the sidecar is dead", () => {
   it('stays alone with it: nothing is opened, and the sidecar says why it does not start', async () => {
-    putPolicy(field.lab, 'squatter', {
+    putPolicyFor(field.lab, 'squatter', {
       policyTypes: ['Ingress'],
       ingress: [{ from: [{ podSelector: { matchLabels: { app: 'app' } } }] }],
     })

@@ -1,18 +1,17 @@
 /** A lab under floods: guarded Pods, an attacker, honest clients at a steady rate, and what a sidecar says of itself. */
-import { execFile, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { promisify } from 'node:util'
 import { CONTAINER_SIDECAR, SIDECAR_HEALTH_PORT } from '../../../api/names.ts'
 import { runCommand, runIpBatch, writeSysctls } from '../../../lab/command.ts'
 import type { Lab, LabOptions } from '../../../lab/lab.ts'
 import type { RunningPod } from '../../../lab/pod.ts'
-import { createRig, LOAD_PORT, type Rig } from '../connections/rig.ts'
-
-const run = promisify(execFile)
+import { ECHO_PORT } from '../../bench/load.ts'
+import { addressOf, runIdlePod } from '../../lab/objects.ts'
+import { compile, inside } from '../../lab/programs.ts'
+import { createRig, type Rig } from '../connections/rig.ts'
 
 /** Cluster addresses that no Pod has, behind the Pods' gateway: they are spoofed, and what answers them ends at the node. */
 export const SPOOFED = '10.245.0.0'
@@ -76,7 +75,6 @@ export interface Metrics {
 const COUNTERS_MILLISECONDS = 1_500
 
 export const pause = (milliseconds: number) => new Promise((done) => setTimeout(done, milliseconds))
-export const addressOf = (pod: RunningPod): string => pod.network.addresses[0] ?? ''
 export const print = (...words: readonly unknown[]): void => void process.stdout.write(`${words.join(' ')}\n`)
 
 /** Asks until the condition holds; returns the milliseconds it took, throws after `limit`. */
@@ -90,37 +88,26 @@ export async function until(what: string, limit: number, holds: () => Promise<bo
 }
 
 export async function createField(options: LabOptions = {}): Promise<Field> {
-  const directory = mkdtempSync(join(tmpdir(), 'synguard-exhaustion-'))
+  const rig = await createRig(options)
   try {
-    for (const name of ['flood', 'pace', 'fill']) {
-      const source = join(import.meta.dirname, `${name}.c`)
-      await run('gcc', ['-O2', '-Wall', '-Wextra', '-Werror', '-o', join(directory, name), source])
-    }
-    return await assemble(directory, await createRig(options))
-  } catch (error) {
-    rmSync(directory, { recursive: true, force: true })
-    throw error
-  }
-}
-
-async function assemble(directory: string, rig: Rig): Promise<Field> {
-  const { lab } = rig
-  try {
+    const programs = await Promise.all(
+      ['flood', 'pace', 'fill'].map((name) => compile(join(import.meta.dirname, `${name}.c`), rig.lab.run.directory)),
+    )
     // The node's own table of connections, and its neighbours, are not what is tried here.
-    await writeSysctls(lab.network.node, [
+    await writeSysctls(rig.lab.network.node, [
       'net.bridge.bridge-nf-call-iptables=0',
       'net.bridge.bridge-nf-call-ip6tables=0',
     ])
-    await runIpBatch(lab.network.node, [`route add blackhole ${SPOOFED}/16`])
+    await runIpBatch(rig.lab.network.node, [`route add blackhole ${SPOOFED}/16`])
+    return assemble(rig, programs)
   } catch (error) {
     await rig.stop()
     throw error
   }
-  const inside = (pod: RunningPod, program: string, ...parameters: readonly (string | number)[]): string[] => [
-    ...['netns', 'exec', pod.network.netns, join(directory, program)],
-    ...parameters.map(String),
-  ]
+}
 
+function assemble(rig: Rig, [flood = '', pace = '', fill = '']: readonly string[]): Field {
+  const { lab } = rig
   async function health(pod: RunningPod, path = '/readyz'): Promise<Health> {
     const port = SIDECAR_HEALTH_PORT
     return await pod.agent.ask({ do: 'httpGet', address: '127.0.0.1', port, path, timeoutMs: 10_000 })
@@ -130,26 +117,30 @@ async function assemble(directory: string, rig: Rig): Promise<Field> {
     rig,
     lab,
     health,
-    async runPod(namespace, name, app = name) {
-      const containers = [{ name: 'app', image: 'app', command: ['sleep', 'infinity'] }]
-      const metadata = { namespace, name, labels: { app } }
-      return await lab.runPod(await lab.admitPod({ apiVersion: 'v1', kind: 'Pod', metadata, spec: { containers } }))
-    },
+    runPod: (namespace, name, app = name) => runIdlePod(lab, namespace, name, { app }),
     async flood(from, to, { kind, source, count, packetsPerSecond, seconds, frame = '' }) {
-      const target = [addressOf(to), LOAD_PORT, packetsPerSecond, seconds]
-      const command = inside(from, 'flood', 'send', kind, source, count, ...target, ...(frame === '' ? [] : [frame]))
+      const target = [addressOf(to), ECHO_PORT, packetsPerSecond, seconds]
+      const command = inside(
+        from,
+        flood,
+        'send',
+        kind,
+        source,
+        ...[count, ...target].map(String),
+        ...(frame === '' ? [] : [frame]),
+      )
       const { sent, failed } = JSON.parse(await runCommand('ip', command, { timeoutMs: (seconds + 10) * 1_000 }))
       if (failed > sent / 10) throw new Error(`the flood failed: ${failed} packets not sent, ${sent} sent`)
       return sent
     },
     async pace(from, to, perSecond, count, patienceSeconds = 20) {
-      const command = inside(from, 'pace', addressOf(to), LOAD_PORT, perSecond, count, patienceSeconds)
+      const command = inside(from, pace, addressOf(to), ...[ECHO_PORT, perSecond, count, patienceSeconds].map(String))
       const timeoutMs = (count / perSecond + patienceSeconds + 10) * 1_000
       return JSON.parse(await runCommand('ip', command, { timeoutMs }))
     },
     async captureFrame(from, attacker) {
       const port = 7_100
-      const child = spawn('ip', inside(attacker, 'flood', 'capture', port))
+      const child = spawn('ip', inside(attacker, flood, 'capture', String(port)))
       try {
         const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
         await lines.next()
@@ -166,7 +157,7 @@ async function assemble(directory: string, rig: Rig): Promise<Field> {
       }
     },
     async fillConntrack(pod, count) {
-      const child = spawn('ip', inside(pod, 'fill', count))
+      const child = spawn('ip', inside(pod, fill, String(count)))
       const ended = new Promise<void>((done) => child.once('close', () => done()))
       const [first] = await Promise.race([once(child.stdout, 'data'), ended.then(() => [''])])
       return {
@@ -193,10 +184,7 @@ async function assemble(directory: string, rig: Rig): Promise<Field> {
             .reduce((total, { value }) => total + value, 0),
       }
     },
-    async stop() {
-      await rig.stop()
-      rmSync(directory, { recursive: true, force: true })
-    },
+    stop: rig.stop,
   }
 }
 

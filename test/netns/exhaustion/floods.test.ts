@@ -5,9 +5,8 @@
  */
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import type { RunningPod } from '../../../lab/pod.ts'
-import { allowOnly } from '../connections/rig.ts'
+import { addressOf, allowOnly } from '../../lab/objects.ts'
 import {
-  addressOf,
   createField,
   type Field,
   type Flood,
@@ -58,11 +57,10 @@ beforeAll(async () => {
   allowOnly(field.lab, ['known', 'donor', 'renewing', 'unmet'])
   const two = (app: string, from = 0) =>
     Promise.all([0, 1].map((i) => field.runPod('guarded', `${app}-${from + i}`, app)))
-  server = await field.runPod('guarded', 'server')
+  const guarded = (name: string) => field.runPod('guarded', name)
+  ;[server, known] = await Promise.all([guarded('server'), guarded('known')])
   await field.rig.serveLoad(server)
-  known = await field.runPod('guarded', 'known')
-  donor = await field.runPod('guarded', 'donor')
-  stranger = await field.runPod('guarded', 'stranger')
+  ;[donor, stranger] = await Promise.all([guarded('donor'), guarded('stranger')])
   attacker = await field.runPod('plain', 'attacker')
   renewing = await two('renewing')
   unmet = []
@@ -97,8 +95,7 @@ type Source = Pick<Flood, 'kind' | 'source' | 'count'>
 
 /** Runs a flood and everybody else meanwhile. */
 async function underFlood(source: Source, newcomers: readonly RunningPod[]) {
-  await renew()
-  const before = await field.metrics(server)
+  const [before] = await Promise.all([field.metrics(server), renew()])
   let over = false
   const flood = { ...source, packetsPerSecond: PACKETS_PER_SECOND, seconds: SECONDS, frame }
   const flooding = field.flood(attacker, server, flood).finally(() => {

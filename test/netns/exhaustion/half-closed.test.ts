@@ -8,8 +8,9 @@ import { createInterface } from 'node:readline'
 import { afterAll, beforeAll, expect, it } from '@jest/globals'
 import { runCommand } from '../../../lab/command.ts'
 import type { RunningPod } from '../../../lab/pod.ts'
-import { allowOnly, createRig, type Rig } from '../connections/rig.ts'
-import { pause, print } from './field.ts'
+import { allowOnly } from '../../lab/objects.ts'
+import { createRig, type Rig } from '../connections/rig.ts'
+import { pause, print, until } from './field.ts'
 
 const PORT = 7_200
 const SILENCE_MILLISECONDS = 180_000
@@ -68,7 +69,7 @@ it('goes on where policy allows it, and where policy denies it by now it does no
   const atServer = await start(server, 'server', String(PORT))
   const atStays = await start(stays, 'client', String(PORT), ...server.network.addresses)
   const atGoes = await start(goes, 'client', String(PORT), ...server.network.addresses)
-  await pause(1_000)
+  await until('the server’s report of all', 30_000, async () => (await atServer('report')).length === 8)
   expect(await tracked(server)).toBe(8)
   expect((await atServer('report')).map(({ state }) => state)).toEqual(Array(8).fill('open'))
 
@@ -77,6 +78,12 @@ it('goes on where policy allows it, and where policy denies it by now it does no
   allowOnly(rig.lab, ['stays'])
   await pause(SILENCE_MILLISECONDS - FORGOTTEN_MILLISECONDS)
   for (const speak of [atServer, atStays, atGoes]) await speak('speak')
+  const isHeard = ({ received }: Report) => received.includes(LATE)
+  await until('the late word, at each end of each family', 60_000, async () => {
+    const [heard, heardBack] = [await atServer('report'), await atStays('report')]
+    return heard.filter(isHeard).length >= 2 && heardBack.filter(isHeard).length >= 2
+  })
+  // What must not come has as long again.
   await pause(3_000)
 
   const [server8, stays4, goes4] = [await atServer('report'), await atStays('report'), await atGoes('report')]
