@@ -1,9 +1,9 @@
-/** The kernel's queue of packets for a guarded Pod is used up. */
+/** What the kernel keeps for a guarded Pod is used up: its queue of packets, and its table of connections. */
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { runCommand } from '../../../lab/command.ts'
 import type { RunningPod } from '../../../lab/pod.ts'
-import { allowOnly } from '../connections/rig.ts'
-import { createField, type Field, pause, print, signalSidecar } from './field.ts'
+import { addressOf, allowOnly } from '../../lab/objects.ts'
+import { createField, type Field, logOf, pause, print, signalSidecar, until } from './field.ts'
 
 let field: Field
 let server: RunningPod
@@ -66,4 +66,42 @@ describe('a queue that overflows while the sidecar stands still', () => {
     },
     90_000,
   )
+})
+
+describe('a table of connections without room', () => {
+  it('keeps all but everybody out, says so, lets in nobody denied, and once there is room those come in whom policy allows', async () => {
+    const echo = await field.rig.streams(server, 'server', '7300')
+    const streams = await field.rig.streams(known, 'client', addressOf(server), '7300', '5')
+    const maximum = Number(await inServer('cat', '/proc/sys/net/netfilter/nf_conntrack_max'))
+    const { entries, empty } = await field.fillConntrack(server, maximum + 1_000)
+    try {
+      print(`table of connections: ${entries} entries of ${maximum}`)
+      expect(entries).toBeGreaterThan(maximum - 10)
+      const [allowed, denied] = await Promise.all([
+        field.pace(known, server, 10, 20, 4),
+        field.pace(stranger, server, 10, 20, 4),
+      ])
+      // Now and then an entry expires, and a SYN is quicker than the next entry.
+      expect(allowed.succeeded).toBeLessThan(10)
+      expect(denied.succeeded).toBe(0)
+      // In its log: whoever asks for metrics needs an entry for that too.
+      await until('the warning', 30_000, () => logOf(server).includes('the table of connections is nearly full'))
+      expect(logOf(server)).toContain(`"maximum":${maximum},"msg":"the table of connections is nearly full`)
+      // What runs already is in the table, and goes on.
+      expect(await streams.ask('report')).toMatchObject({ open: 5, ended: 0, wrong: 0 })
+    } finally {
+      await empty()
+    }
+    const [allowed, denied] = await Promise.all([
+      field.pace(known, server, 50, 100),
+      field.pace(stranger, server, 50, 100, 5),
+    ])
+    print(`with room again: honest ${JSON.stringify(allowed)}, denied that succeeded ${denied.succeeded}`)
+    expect([allowed.succeeded, denied.succeeded]).toEqual([100, 0])
+    expect((await field.metrics(server)).get('conntrack_maximum')).toBe(maximum)
+    await until('the all-clear', 30_000, () => logOf(server).includes('the table of connections has room again'))
+    // Their entries went with the others: they were judged again.
+    expect(await streams.ask('report')).toMatchObject({ open: 5, ended: 0, wrong: 0 })
+    expect(await echo.ask('report')).toEqual({ [addressOf(known)]: 5 })
+  }, 120_000)
 })
