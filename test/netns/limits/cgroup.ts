@@ -1,5 +1,5 @@
 /** A control group with a CPU quota and a memory limit, on machines with cgroup version 2 or 1; needs root. */
-import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
 
@@ -23,8 +23,31 @@ export interface ControlGroup {
 const ROOT = '/sys/fs/cgroup'
 const PERIOD_MICROSECONDS = 100_000
 
-/** Makes a group of this name. Throws where the machine has neither version's CPU and memory controllers for us. */
-export function createControlGroup(name: string): ControlGroup {
+/** Whose name begins with what the end of its process does not take away: `synguard-PID-`. */
+const nameOf = (own: string): string => `synguard-${process.pid}-${own}`
+
+/** The control groups of tests that were killed: their processes are gone, their folders are not. */
+export function deadGroups(): string[] {
+  const roots = [ROOT, join(ROOT, 'cpu'), join(ROOT, 'memory')].filter((root) => existsSync(root))
+  const isDead = (name: string): boolean => {
+    const pid = /^synguard-(\d+)-/.exec(name)?.[1]
+    return pid !== undefined && !existsSync(`/proc/${pid}`)
+  }
+  return roots.flatMap((root) =>
+    readdirSync(root)
+      .filter(isDead)
+      .map((name) => join(root, name)),
+  )
+}
+
+/** Removes them. */
+export async function removeDeadGroups(): Promise<void> {
+  await removeFolders(deadGroups())
+}
+
+/** Makes a group whose name tells it apart from those of this process. Throws where the machine has neither version's CPU and memory controllers for us. */
+export function createControlGroup(own: string): ControlGroup {
+  const name = nameOf(own)
   const version2 = existsSync(join(ROOT, 'cgroup.controllers'))
   try {
     return version2 ? createVersion2(name) : createVersion1(name)

@@ -1,13 +1,14 @@
 /** A rig whose sidecars run from the bundle, each in a control group of its own from their first byte on. */
 import { execFile } from 'node:child_process'
-import { chmodSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, existsSync, mkdtempSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join, resolve } from 'node:path'
 import { promisify } from 'node:util'
 import type { V1Pod } from '@kubernetes/client-node'
 import { CONTAINER_SIDECAR } from '../../../api/names.ts'
+import { idlePod } from '../../lab/objects.ts'
 import { createRig, type Rig } from '../connections/rig.ts'
-import { type ControlGroup, createControlGroup } from './cgroup.ts'
+import { type ControlGroup, createControlGroup, removeDeadGroups } from './cgroup.ts'
 import { GATE_SOCKET, PROGRAM } from './join-group.ts'
 
 const run = promisify(execFile)
@@ -39,9 +40,20 @@ function withLimits(pod: V1Pod, folder: string): V1Pod {
   return { ...pod, spec: { ...spec, initContainers, volumes: [...(spec.volumes ?? []), volume] } }
 }
 
+/** A folder of this process; those of processes that were killed go. */
+function createFolder(): string {
+  const ofProcess = /^synguard-limits-(\d+)-/
+  for (const name of readdirSync(VISIBLE)) {
+    const pid = ofProcess.exec(name)?.[1]
+    if (pid !== undefined && !existsSync(`/proc/${pid}`)) rmSync(join(VISIBLE, name), { recursive: true, force: true })
+  }
+  return mkdtempSync(join(VISIBLE, `synguard-limits-${process.pid}-`))
+}
+
 /** Builds the bundle and starts a rig. Throws where this machine's control groups cannot be used. */
 export async function createConfinedRig(): Promise<ConfinedRig> {
-  const folder = mkdtempSync(join(VISIBLE, 'synguard-limits-'))
+  await removeDeadGroups()
+  const folder = createFolder()
   chmodSync(folder, 0o755)
   await run(process.execPath, ['--no-warnings', join(ROOT, 'scripts/bundle.ts'), folder], { cwd: ROOT })
   const sidecar = join(folder, 'sidecar')
@@ -54,7 +66,7 @@ export async function createConfinedRig(): Promise<ConfinedRig> {
 
   const groups = new Map<string, ControlGroup>()
   const group = (podName: string): ControlGroup => {
-    const known = groups.get(podName) ?? createControlGroup(`synguard-${process.pid}-${podName}`)
+    const known = groups.get(podName) ?? createControlGroup(podName)
     groups.set(podName, known)
     return known
   }
@@ -90,9 +102,7 @@ export async function createConfinedRig(): Promise<ConfinedRig> {
       ...rig,
       group,
       async runPod(namespace, name) {
-        const containers = [{ name: 'app', image: 'app', command: ['sleep', 'infinity'] }]
-        const metadata = { namespace, name, labels: { app: name } }
-        const admitted = await rig.lab.admitPod({ apiVersion: 'v1', kind: 'Pod', metadata, spec: { containers } })
+        const admitted = await rig.lab.admitPod(idlePod(namespace, name, { app: name }))
         return await rig.lab.runPod(withLimits(admitted, limitsFolder(name)))
       },
       limit(podName, { cpuCores, memoryBytes }) {

@@ -1,8 +1,13 @@
 /** A sidecar that has little CPU or memory: it slows, or says what it lacks, and never opens what policy denies. */
+import { execFile } from 'node:child_process'
+import { join } from 'node:path'
 import { setTimeout as pause } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import type { RunningPod } from '../../../lab/pod.ts'
-import { LOAD_PORT, type LoadFigures, SINK_PORT } from '../connections/rig.ts'
+import { ECHO_PORT, type LoadFigures, SINK_PORT } from '../../bench/load.ts'
+import { addressOf, allowOnly } from '../../lab/objects.ts'
+import { deadGroups, removeDeadGroups } from './cgroup.ts'
 import { type ConfinedRig, createConfinedRig } from './confined.ts'
 
 const CONNECTIONS = 200
@@ -15,34 +20,22 @@ let stranger: RunningPod
 
 beforeAll(async () => {
   rig = await createConfinedRig()
-  for (const app of ['slow', 'small']) {
-    rig.lab.putPolicy('guarded', app, {
-      apiVersion: 'networking.k8s.io/v1',
-      kind: 'NetworkPolicy',
-      metadata: { name: app, namespace: 'guarded' },
-      spec: {
-        podSelector: { matchLabels: { app } },
-        policyTypes: ['Ingress'],
-        ingress: [{ from: [{ podSelector: { matchLabels: { app: 'friend' } } }] }],
-      },
-    })
-  }
+  for (const app of ['slow', 'small']) allowOnly(rig.lab, ['friend'], app)
   friend = await rig.runPod('guarded', 'friend')
   stranger = await rig.runPod('guarded', 'stranger')
 }, 120_000)
 afterAll(async () => await rig?.stop())
 
-const addressOf = (pod: RunningPod): string => pod.network.addresses[0] ?? ''
 const logOf = (pod: RunningPod): string => pod.logs.get('synguard-sidecar')?.text() ?? ''
 const print = (what: string, value: unknown): void =>
   void process.stdout.write(`${what}: ${typeof value === 'object' ? JSON.stringify(value) : value}\n`)
 
 const connect = async (from: RunningPod, to: RunningPod, count = CONNECTIONS): Promise<LoadFigures> =>
-  await rig.connect(from, addressOf(to), LOAD_PORT, count, PARALLEL)
+  await rig.connect(from, addressOf(to), ECHO_PORT, count, PARALLEL)
 
 /** What becomes of some attempts at once, each given up after eight seconds. */
 function reachTimes(from: RunningPod, to: RunningPod): Promise<string>[] {
-  const target = { protocol: 'TCP', address: addressOf(to), port: LOAD_PORT } as const
+  const target = { protocol: 'TCP', address: addressOf(to), port: ECHO_PORT } as const
   return Array.from({ length: PARALLEL }, async () => {
     return (await from.agent.ask({ do: 'reach', target, timeoutMs: 8_000 })).outcome
   })
@@ -143,4 +136,16 @@ describe('a sidecar with 64 MiB of memory', () => {
     expect(await connect(friend, small, 1)).toMatchObject({ succeeded: 1 })
     expect((await connect(stranger, small, PARALLEL)).succeeded).toBe(0)
   }, 120_000)
+})
+
+describe('the control group of a test that was killed', () => {
+  it('is gone once the next one has begun', async () => {
+    const script = `
+      import { createControlGroup } from '${join(import.meta.dirname, 'cgroup.ts')}'
+      createControlGroup('abandoned')`
+    await promisify(execFile)(process.execPath, ['--no-warnings', '--input-type=module-typescript', '-e', script])
+    expect(deadGroups().length).toBeGreaterThan(0)
+    await removeDeadGroups()
+    expect(deadGroups()).toEqual([])
+  })
 })
