@@ -31,6 +31,7 @@ export function toJson(results: Results): object {
     mtlsLatencyRatio: ratio('mtlsLatencyRatio'),
     mtlsRateRatio: ratio('mtlsRateRatio'),
     bulkRatio: ratio('bulkRatio'),
+    trackedBulkRatio: ratio('trackedBulkRatio'),
     queuedPerConnection: queuedPerConnection(results, 'synguard') ?? null,
     queuedPerConnectionAcceptOnly: queuedPerConnection(results, 'accept-only') ?? null,
     firstContactMicroseconds: results.firstContact?.first.median ?? null,
@@ -84,6 +85,7 @@ const RATIO_TEXTS: Readonly<Record<RatioName, string>> = {
   mtlsLatencyRatio: 'latency, parallel 1, p50, over mtls',
   mtlsRateRatio: 'rate, parallel 64, over mtls',
   bulkRatio: 'bulk over plain',
+  trackedBulkRatio: 'bulk over tracked',
 }
 
 function ratioRows({ ratios }: Results): string[][] {

@@ -38,7 +38,7 @@ const RATIOS = {
   mtlsRateRatio: ['mtls', 64, 'perSecond'],
 } as const satisfies Record<string, readonly [VariantName, Parallel, string]>
 
-export type RatioName = keyof typeof RATIOS | 'bulkRatio'
+export type RatioName = keyof typeof RATIOS | 'bulkRatio' | 'trackedBulkRatio'
 
 export interface Results {
   readonly rounds: number
@@ -79,6 +79,7 @@ function ratiosOf(rounds: readonly Round[]): Results['ratios'] {
     ratios[ratio as RatioName] = ratioSpread(load('synguard', parallel, field), load(other, parallel, field))
   }
   if (names.includes('plain')) ratios.bulkRatio = ratioSpread(bulk('synguard'), bulk('plain'))
+  if (names.includes('tracked')) ratios.trackedBulkRatio = ratioSpread(bulk('synguard'), bulk('tracked'))
   return ratios
 }
 
