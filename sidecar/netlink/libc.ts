@@ -33,6 +33,8 @@ export const SO_RCVBUFFORCE = 33
 export const SO_MARK = 36
 export const SO_MEMINFO = 55
 export const MSG_WAITFORONE = 0x10000
+/** <bits/mman-linux.h> */
+const MADV_DONTNEED = 4
 
 const libc = koffi.load(null)
 const cSocket = libc.func('int socket(int, int, int)') as unknown as (d: number, t: number, p: number) => number
@@ -83,6 +85,11 @@ const cRecvmmsg = libc.func('int recvmmsg(int, uint8_t*, uint32_t, int, void*)')
   count: number,
   flags: number,
   timeout: null,
+) => number
+const cMadvise = libc.func('int madvise(uintptr_t, uintptr_t, int)') as unknown as (
+  address: number,
+  bytes: number,
+  advice: number,
 ) => number
 const cClose = libc.func('int close(int)') as unknown as (fd: number) => number
 
@@ -151,6 +158,14 @@ export function receiveMany(fd: number, headers: Uint8Array, count: number, flag
 export function sendTo(fd: number, buffer: Uint8Array, bytes: number, flags: number, address: Uint8Array): number {
   const result = cSendto(fd, buffer, Math.min(bytes, buffer.length), flags, address, address.length)
   return result < 0 ? -koffi.errno() : result
+}
+
+/**
+ * madvise(2) with MADV_DONTNEED: 0 or -errno. The next access reads a file's page anew, and finds zeros where there is no
+ * file: only for what was never written.
+ */
+export function adviseUnneeded(address: number, bytes: number): number {
+  return orErrno(cMadvise(address, bytes, MADV_DONTNEED))
 }
 
 /** close(2): 0 or -errno. */
