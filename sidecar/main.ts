@@ -4,10 +4,7 @@ import { createLog } from './control/log.ts'
 import { openPolicySource } from './control/policies/open.ts'
 import { parseSettings } from './control/settings.ts'
 import { startSidecar } from './control/sidecar.ts'
-import { dropCleanPages } from './netlink/clean-pages.ts'
-
-/** Starting, and compiling what comes to be used often, read much of Node's binary that is not read again. */
-const CLEAN_PAGES_MILLISECONDS = { first: 5_000, every: 60_000 }
+import { startDroppingPages } from './control/unused-pages.ts'
 
 const HELP = `Synguard's sidecar: decides the connections of the Pod whose network namespace it runs in.
 
@@ -27,8 +24,7 @@ async function main(): Promise<void> {
     // The bundle lies beside its worker; the sources have a folder for it.
     const script = import.meta.url.endsWith('.ts') ? './datapath/worker.ts' : './worker.js'
     await startSidecar(settings, await openPolicySource(settings), new URL(script, import.meta.url))
-    setTimeout(() => void dropCleanPages(), CLEAN_PAGES_MILLISECONDS.first)
-    setInterval(() => void dropCleanPages(), CLEAN_PAGES_MILLISECONDS.every)
+    startDroppingPages()
   } catch (error) {
     const code = error instanceof SynguardError ? error.code : 'unexpected'
     createLog({ level: 'info', pod: '', namespace: '' }).fatal(
