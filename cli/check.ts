@@ -1,8 +1,6 @@
 import { readArguments } from './arguments.ts'
 import { judge } from './check/checks.ts'
-import { connectTo } from './check/connect.ts'
 import { gatherFacts, withoutPods } from './check/gather.ts'
-import { createPortForward } from './check/port-forward.ts'
 import { formatFindings, resultOf, STATUS_OF } from './check/report.ts'
 import { runPodsIn } from './check/run-pods.ts'
 
@@ -45,6 +43,9 @@ const note = (line: string) => process.stderr.write(`${line}\n`)
 export async function runCheck(args: readonly string[]): Promise<number> {
   const { values } = readArguments(args, OPTIONS)
   const { kubeconfig, context, namespace, image } = values
+  // The Kubernetes client takes a second to load, which no other command needs.
+  const { connectTo } = await import('./check/connect.ts')
+  const { createPortForward } = await import('./check/port-forward.ts')
   const cluster = connectTo({ kubeconfig, context })
   try {
     const facts = await gatherFacts({

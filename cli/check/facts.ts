@@ -9,6 +9,8 @@ import type {
   V1Pod,
   V1RoleBinding,
   V1Service,
+  V1ValidatingAdmissionPolicy,
+  V1ValidatingAdmissionPolicyBinding,
 } from '@kubernetes/client-node'
 import type { InjectionSettings } from '../../webhook/admission/settings.ts'
 
@@ -56,6 +58,8 @@ export interface InstallationFacts {
   readonly endpoints: Seen<readonly V1EndpointSlice[]>
   readonly settings: Seen<SettingsFacts>
   readonly certificates: Seen<readonly ServedCertificate[]>
+  readonly policies: Seen<readonly V1ValidatingAdmissionPolicy[]>
+  readonly policyBindings: Seen<readonly V1ValidatingAdmissionPolicyBinding[]>
 }
 
 export type SettingsFacts =

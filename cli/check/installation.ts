@@ -4,6 +4,8 @@ import type {
   V1EndpointSlice,
   V1MutatingWebhookConfiguration,
   V1Service,
+  V1ValidatingAdmissionPolicy,
+  V1ValidatingAdmissionPolicyBinding,
 } from '@kubernetes/client-node'
 import type { ApiClient } from '../../kubernetes/client.ts'
 import { DEFAULT_INJECTION_SETTINGS } from '../../webhook/admission/settings.ts'
@@ -19,6 +21,7 @@ const DEFAULT_NAMESPACE = 'synguard'
 const DEFAULT_SERVICE = 'synguard-webhook'
 /** Of the webhook's Pods; its Deployment's too. */
 const WEBHOOK_LABEL = 'app.kubernetes.io/name=synguard-webhook'
+const ADMISSION = '/apis/admissionregistration.k8s.io/v1'
 const SETTINGS_KEY = 'settings.yaml'
 const SETTINGS_FOLDER = '/etc/synguard'
 
@@ -33,16 +36,19 @@ export async function gatherInstallation(
   const namespace = givenNamespace ?? target?.namespace ?? DEFAULT_NAMESPACE
   const service = target?.name ?? DEFAULT_SERVICE
   const place = `namespaces/${namespace}`
-  const [deployments, webhookService, endpoints] = await Promise.all([
+  const [deployments, webhookService, endpoints, policies, policyBindings] = await Promise.all([
     lookThrough<V1Deployment>(client, `/apis/apps/v1/${place}/deployments`, { labelSelector: WEBHOOK_LABEL }),
     lookAt<V1Service>(client, `/api/v1/${place}/services/${service}`),
     lookThrough<V1EndpointSlice>(client, `/apis/discovery.k8s.io/v1/${place}/endpointslices`, {
       labelSelector: `kubernetes.io/service-name=${service}`,
     }),
+    lookThrough<V1ValidatingAdmissionPolicy>(client, `${ADMISSION}/validatingadmissionpolicies`),
+    lookThrough<V1ValidatingAdmissionPolicyBinding>(client, `${ADMISSION}/validatingadmissionpolicybindings`),
   ])
   const deployment = deployments.seen ? seen(deployments.value[0]) : deployments
   const settings = await gatherSettings(client, namespace, deployment, known(webhookService))
-  const facts = { namespace, service, configurations, deployment, webhookService, endpoints, settings }
+  const found = { configurations, deployment, webhookService, endpoints, settings, policies, policyBindings }
+  const facts = { namespace, service, ...found }
   return { ...facts, certificates: await gatherCertificates(facts, openPort) }
 }
 

@@ -40,7 +40,7 @@ function findFieldFaults(webhook: V1MutatingWebhook): string[] {
     ...(covers(rules, 'pods', 'CREATE') ? [] : ['rules lack CREATE of pods']),
     ...(covers(rules, 'pods/ephemeralcontainers', 'UPDATE') ? [] : ['rules lack UPDATE of pods/ephemeralcontainers']),
     ...(webhook.reinvocationPolicy === 'IfNeeded' ? [] : ['reinvocationPolicy is not IfNeeded']),
-    ...(webhook.sideEffects === 'None' ? [] : ['sideEffects is not None']),
+    ...(webhook.sideEffects?.startsWith('None') ? [] : ['sideEffects keeps it out of dry runs']),
     ...(isSelective ? ['objectSelector leaves out Pods by their own labels'] : []),
     ...(matchConditions.length === 0 ? [] : ['matchConditions leave out Pods']),
   ]
@@ -137,7 +137,35 @@ function checkReachable({ installation, namespaces }: Facts): readonly Found[] {
   })
 }
 
+/** What the API server itself holds in labelled namespaces, by the names that the manifests give it. */
+export const POLICIES: readonly string[] = [
+  'synguard-baseline',
+  'synguard-ca',
+  'synguard-containers',
+  'synguard-powers',
+]
+
+function checkPolicies({ installation }: Facts): readonly Found[] {
+  return ofSeen('ValidatingAdmissionPolicies', installation.policies, (policies) =>
+    ofSeen('ValidatingAdmissionPolicyBindings', installation.policyBindings, (bindings) => {
+      const faults = POLICIES.flatMap((name) => {
+        const policy = policies.find(({ metadata }) => metadata?.name === name)
+        if (policy === undefined) return [`${name} is missing`]
+        const actions = bindings
+          .filter(({ spec }) => spec?.policyName === name)
+          .map(({ spec }) => spec?.validationActions)
+        if (!actions.some((list) => list?.includes('Deny'))) return [`${name} is bound to deny nothing`]
+        const warnings = policy.status?.typeChecking?.expressionWarnings ?? []
+        return warnings.slice(0, 1).map(({ fieldRef }) => `${name} does not fit this API server: ${fieldRef}`)
+      })
+      if (faults.length > 0) return [mend(`ValidatingAdmissionPolicies: ${faults.join('; ')}`, APPLY)]
+      return [ok(`${POLICIES.length} ValidatingAdmissionPolicies hold what the webhook made`)]
+    }),
+  )
+}
+
 export const ADMISSION_CHECKS: readonly Check[] = [
   { name: 'webhook-rules', needsInstallation: true, run: checkRules },
   { name: 'webhook-reached', needsInstallation: true, run: checkReachable },
+  { name: 'admission-policies', needsInstallation: true, run: checkPolicies },
 ]

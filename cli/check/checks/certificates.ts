@@ -1,4 +1,5 @@
 import { X509Certificate } from 'node:crypto'
+import { isIP } from 'node:net'
 import { CONFIGMAP_CA } from '../../../api/names.ts'
 import { type Facts, type InstallationFacts, known, type ServedCertificate } from '../facts.ts'
 import { type Check, count, type Found, firstUnseen, listNames, mend, note, notSeen, ofSeen, ok } from '../finding.ts'
@@ -50,6 +51,10 @@ function checkBundle({ installation, atMs }: Facts): readonly Found[] {
   })
 }
 
+function isFor(certificate: X509Certificate, name: string): boolean {
+  return (isIP(name) === 0 ? certificate.checkHost(name) : certificate.checkIP(name)) !== undefined
+}
+
 /** What is wrong with a replica's certificate. */
 function faultOf(served: ServedCertificate, bundle: readonly X509Certificate[], atMs: number): string | undefined {
   const pem = known(served.certificatePem)
@@ -59,7 +64,7 @@ function faultOf(served: ServedCertificate, bundle: readonly X509Certificate[], 
   if (!isOurs) return 'is not signed by a CA in caBundle'
   if (endOf(certificate) <= atMs) return `ended ${certificate.validTo}`
   if (startOf(certificate) > atMs) return `is valid only from ${certificate.validFrom} on`
-  const isNamed = served.names.some((name) => (certificate.checkHost(name) ?? certificate.checkIP(name)) !== undefined)
+  const isNamed = served.names.some((name) => isFor(certificate, name))
   if (!isNamed) return `is not for ${served.names.join(' or ')}`
   // It is renewed at half of its life.
   if (endOf(certificate) - atMs < (endOf(certificate) - startOf(certificate)) / 4) return 'should have been renewed'

@@ -55,6 +55,8 @@ function checkNodes({ cluster }: Facts): readonly Found[] {
       findings.push(
         mend(`${names}: kubelet ${versions}, and native sidecars need 1.${LEAST_MINOR}`, 'upgrade these nodes'),
       )
+    } else if (linux.length === 0) {
+      findings.push(note('there is no Linux node'))
     } else {
       const kernels = [...new Set(linux.map(kernelOf))]
       findings.push(ok(`${count(linux.length, 'node')}, kernel ${listNames(kernels, 4)}`))

@@ -35,8 +35,8 @@ function judgeConfiguration(facts: Facts, proxy: KubeProxyFacts): Found {
   return ok(`${proxy.source} masquerades nothing between Pods`)
 }
 
-/** What Pods saw of each other goes before what a configuration says. */
-function judgePaths(paths: readonly PathFacts[]): Found {
+/** What Pods saw of each other; why nothing where none reached another. */
+function judgePaths(paths: readonly PathFacts[]): Found | string {
   const tried = paths.flatMap(({ seenAs, ...path }) => (seenAs.seen ? [{ ...path, seenAs: seenAs.value }] : []))
   const translated = tried.filter(({ from, seenAs }) => !from.includes(seenAs))
   const [first] = translated
@@ -45,10 +45,8 @@ function judgePaths(paths: readonly PathFacts[]): Found {
     const fix = 'turn source translation between Pods off in kube-proxy or the network'
     return mend(`${message}, ${CONSEQUENCE}`, fix)
   }
-  const lost = paths.find(({ seenAs }) => !seenAs.seen)
-  if (lost !== undefined && tried.length === 0) {
-    return notSeen(`how Pods are seen from ${lost.path}`, lost.seenAs.seen ? '' : lost.seenAs.reason)
-  }
+  const lost = paths.find(({ seenAs }) => !seenAs.seen)?.seenAs
+  if (tried.length === 0) return lost?.seen === false ? `no Pod reached another: ${lost.reason}` : 'no Pod was run'
   return ok(
     `Pods are seen by their own addresses, directly and through a Service (${count(tried.length, 'path')} tried)`,
   )
@@ -57,15 +55,15 @@ function judgePaths(paths: readonly PathFacts[]): Found {
 function checkTranslation(facts: Facts): readonly Found[] {
   const proxy = facts.cluster.kubeProxy
   const { paths } = facts.pods
-  const configured = proxy.seen ? judgeConfiguration(facts, proxy.value) : undefined
-  const tried = paths.seen && paths.value.length > 0 ? judgePaths(paths.value) : undefined
-  const found = [configured, tried].filter((one) => one !== undefined)
+  const configured = proxy.seen ? judgeConfiguration(facts, proxy.value) : proxy.reason
+  const tried = paths.seen ? judgePaths(paths.value) : paths.reason
+  const found = [tried, configured].filter((one) => typeof one !== 'string')
   const faults = found.filter(({ status }) => status === 'fix')
   if (faults.length > 0) return faults
-  const [best] = found.filter(({ status }) => status === 'ok').toReversed()
+  // What Pods saw goes before what a configuration says.
+  const [best] = found
   if (best !== undefined) return [best]
-  const reasons = [proxy, paths].flatMap((fact) => (fact.seen ? [] : [fact.reason]))
-  return [notSeen('source translation between Pods', reasons.join('; '))]
+  return [notSeen('source translation between Pods', `${configured}; ${tried}`)]
 }
 
 export const PATH_CHECKS: readonly Check[] = [{ name: 'source-translation', run: checkTranslation }]
