@@ -10,6 +10,12 @@ interface Kubeconfig {
 
 let serial = 0
 
+/** The file with the CA of the API server's certificate. */
+export function caPathOf(control: ControlPlane): string {
+  const config = parse(readFileSync(control.kubeconfigPath, 'utf8')) as Kubeconfig
+  return config.clusters[0]?.cluster['certificate-authority'] ?? ''
+}
+
 /** A kubeconfig for that service account (an administrator without one), at that port. */
 export async function writeKubeconfig(
   control: ControlPlane,
@@ -40,10 +46,9 @@ export async function writeServiceAccount(
   control: ControlPlane,
   account: { namespace: string; name: string },
 ): Promise<string> {
-  const config = parse(readFileSync(control.kubeconfigPath, 'utf8')) as Kubeconfig
   const folder = join(control.statePath, 'conf', `account-${++serial}`)
   mkdirSync(folder, { mode: 0o700 })
-  copyFileSync(config.clusters[0]?.cluster['certificate-authority'] ?? '', join(folder, 'ca.crt'))
+  copyFileSync(caPathOf(control), join(folder, 'ca.crt'))
   writeFileSync(join(folder, 'token'), await requestToken(control, account), { mode: 0o600 })
   writeFileSync(join(folder, 'namespace'), account.namespace)
   return folder

@@ -1,6 +1,3 @@
-import { execFileSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals'
 import { pino } from 'pino'
 import { createApiClient } from '../../kubernetes/client.ts'
@@ -10,6 +7,7 @@ import { createKubernetesCluster, type KubernetesCluster } from '../../webhook/k
 import { loadConnection } from '../../webhook/kubernetes/connection.ts'
 import { until } from '../contract/stage.ts'
 import { CONTROL_PLANE_TIMEOUT_MS, type ControlPlane, startControlPlane } from './control-plane.ts'
+import { restartApiServer } from './outage.ts'
 import { createNamespace, pathOf, removeObject } from './stage.ts'
 import { openTunnel, type Tunnel } from './tunnel.ts'
 import { writeKubeconfig } from './users.ts'
@@ -204,30 +202,4 @@ async function throttle(on: boolean): Promise<void> {
       },
     },
   })
-}
-
-/** Ends kube-apiserver, and starts it again over the same etcd with the same command line. */
-async function restartApiServer({ statePath, admin }: ControlPlane): Promise<void> {
-  const pidFile = join(statePath, 'apiserver.pid')
-  const pid = Number(readFileSync(pidFile, 'utf8').split(' ')[0])
-  const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1)
-  process.kill(pid, 'SIGTERM')
-  await until('the API server to end', () => stateOf(pid) === undefined)
-  const script = 'setsid "$@" </dev/null >>"$LOG" 2>&1 & echo "$! $(cut -d" " -f22 /proc/$!/stat)" >"$PID_FILE"'
-  const env = { ...process.env, LOG: join(statePath, 'log', 'apiserver.log'), PID_FILE: pidFile }
-  execFileSync('bash', ['-c', script, 'restart', ...words], { env })
-  await until('the API server', () => admin.send({ method: 'GET', path: '/readyz/ping' }).then(undefined, isAnswer))
-}
-
-/** /readyz answers in plain text, which is no JSON: an answer all the same. */
-const isAnswer = (error: { code?: string }) => error.code === 'api-answer'
-
-/** The state of a process; undefined where it ended. */
-function stateOf(pid: number): string | undefined {
-  try {
-    const state = readFileSync(`/proc/${pid}/stat`, 'utf8').split(' ')[2]
-    return state === 'Z' ? undefined : state
-  } catch {
-    return undefined
-  }
 }

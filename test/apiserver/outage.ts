@@ -1,0 +1,67 @@
+/** Takes a control plane's API server away, gives it back, and writes behind its back. */
+import { execFileSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { until } from '../contract/stage.ts'
+import type { ControlPlane } from './control-plane.ts'
+
+/**
+ * Kills kube-apiserver, which otherwise waits for its watches to end; the result starts it again over the same etcd with
+ * the same command line.
+ */
+export async function killApiServer(control: ControlPlane): Promise<() => Promise<void>> {
+  const { statePath, admin } = control
+  const pidFile = join(statePath, 'apiserver.pid')
+  const pid = Number(readFileSync(pidFile, 'utf8').split(' ')[0])
+  const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1)
+  process.kill(pid, 'SIGKILL')
+  await until('the API server to end', () => stateOf(pid) === undefined)
+  return async () => {
+    const script = 'setsid "$@" </dev/null >>"$LOG" 2>&1 & echo "$! $(cut -d" " -f22 /proc/$!/stat)" >"$PID_FILE"'
+    const env = { ...process.env, LOG: join(statePath, 'log', 'apiserver.log'), PID_FILE: pidFile }
+    execFileSync('bash', ['-c', script, 'restart', ...words], { env })
+    await until('the API server', () => admin.send({ method: 'GET', path: '/readyz/ping' }).then(undefined, isAnswer))
+  }
+}
+
+/** A restarted API server has no history: watches from before are refused. */
+export async function restartApiServer(control: ControlPlane): Promise<void> {
+  const start = await killApiServer(control)
+  await start()
+}
+
+/** /readyz answers in plain text, which is no JSON: an answer all the same. */
+const isAnswer = (error: { code?: string }) => error.code === 'api-answer'
+
+/** The state of a process; undefined where it ended. */
+function stateOf(pid: number): string | undefined {
+  try {
+    const state = readFileSync(`/proc/${pid}/stat`, 'utf8').split(' ')[2]
+    return state === 'Z' ? undefined : state
+  } catch {
+    return undefined
+  }
+}
+
+/**
+ * Stores an object as it is, past what the API server validates when it is written, as another version of it could have:
+ * what is read from etcd is not validated.
+ */
+export async function storeUnvalidated({ port }: ControlPlane, key: string, object: unknown): Promise<void> {
+  const encode = (text: string) => Buffer.from(text).toString('base64')
+  const response = await fetch(`http://127.0.0.1:${port + 1}/v3/kv/put`, {
+    method: 'POST',
+    body: JSON.stringify({ key: encode(`/registry/${key}`), value: encode(JSON.stringify(object)) }),
+  })
+  if (!response.ok) throw new Error(`etcd: ${response.status} ${await response.text()}`)
+}
+
+/** Makes etcd forget all history before now. */
+export async function compact({ port }: ControlPlane): Promise<void> {
+  const post = async (path: string, body: unknown) =>
+    (await fetch(`http://127.0.0.1:${port + 1}/v3/kv/${path}`, { method: 'POST', body: JSON.stringify(body) })).json()
+  const { header } = (await post('range', { key: Buffer.from('a').toString('base64') })) as {
+    header: { revision: string }
+  }
+  await post('compaction', { revision: header.revision, physical: true })
+}
