@@ -32,12 +32,18 @@ export interface InstallationNames {
   readonly service: string
   readonly secret: string
   readonly webhookConfiguration: string
+  /** The ConfigMap with the void list. */
+  readonly voids: string
+  /** The ConfigMaps with who has an identity, each with a hexadecimal digit behind it. */
+  readonly register: string
 }
 
 const DEFAULT_NAMES: InstallationNames = {
   service: 'synguard-webhook',
   secret: 'synguard-authority',
   webhookConfiguration: 'synguard',
+  voids: 'synguard-voids',
+  register: 'synguard-issued',
 }
 const DEFAULT_DRAIN_MS = 5_000
 /** The kubelet waits 30 s where a Pod does not say otherwise. */
@@ -136,7 +142,13 @@ function readWebhook(value: unknown, shared: Partial<WebhookSettings>): WebhookS
 function readNames(value: unknown): InstallationNames {
   const fields = readFields(value, 'names', Object.keys(DEFAULT_NAMES))
   const read = (name: keyof InstallationNames) => readName(fields[name] ?? DEFAULT_NAMES[name], `names.${name}`)
-  return { service: read('service'), secret: read('secret'), webhookConfiguration: read('webhookConfiguration') }
+  return {
+    service: read('service'),
+    secret: read('secret'),
+    webhookConfiguration: read('webhookConfiguration'),
+    voids: read('voids'),
+    register: read('register'),
+  }
 }
 
 function readName(value: unknown, at: string): string {

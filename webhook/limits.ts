@@ -26,8 +26,20 @@ export const POD_WAIT_MS = 5_000
 export const PROOFS_PER_POD = 10_000
 /** Proofs that the replay cache remembers in all: around 40 MB. */
 export const PROOFS = 300_000
-/** Voids in the list: a sidecar reads them in its hello message. */
+/** Pods in the list of voids, each some 75 bytes in a ConfigMap, which takes 1 MiB; a sidecar keeps as many. */
 export const VOIDS = 10_000
+/** By so many it may grow beyond: each time it is cut it is sorted. */
+export const VOIDS_SLACK = 500
+/** Voids of a hello message, in characters; the rest follows one by one. The client takes lines of 1 MiB. */
+export const HELLO_VOIDS_CHARACTERS = 262_144
+/** Over so many ConfigMaps the register of issued identities is spread: each holds 110 bytes a Pod and is written whole. */
+export const REGISTER_SHARDS = 16
+/** Events of one namespace at once, and how long each then takes: controllers repeat what fails, and people read few. */
+export const EVENT_BURST = 20
+export const EVENT_REFILL_MS = 10_000
+/** Events of which repetitions are counted, and namespaces whose Events are: some 500 bytes each. */
+export const EVENT_KEYS = 2_000
+export const EVENT_NAMESPACES = 2_000
 /** Connections of one replica: streams and as many short requests. */
 export const CONNECTIONS = 30_000
 /** Backends of a Service over all its ports, each some 500 bytes: an entry stays below the client's 1 MiB a line. */

@@ -4,14 +4,20 @@ import { type ApiClient, createApiClient } from '../kubernetes/client.ts'
 import { type CaPublisher, startCaPublisher } from './bootstrap/publisher.ts'
 import { followTrust, obtainTrust } from './bootstrap/secret.ts'
 import { caBundle, type Trust } from './bootstrap/trust.ts'
+import { createEventRecorder } from './events.ts'
 import { createHealthServer } from './health.ts'
 import type { Installation } from './installation.ts'
+import { createLedger } from './issuer/ledger.ts'
+import { createVoidList } from './issuer/voids.ts'
 import { createKubernetesCluster, type KubernetesCluster } from './kubernetes/cluster.ts'
 import { loadConnection } from './kubernetes/connection.ts'
+import { observeClient } from './kubernetes/observed-client.ts'
 import { persist } from './kubernetes/retry.ts'
 import { describeError } from './log.ts'
+import { createWebhookMetrics, type WebhookMetrics } from './metrics.ts'
 import { createNamespaceController } from './namespaces/controller.ts'
 import { findIssuerUrl, type ServeOptions, serve } from './serve.ts'
+import { keepSeconds } from './server.ts'
 
 /** One replica of the webhook over a real cluster. */
 export interface Replica {
@@ -29,8 +35,9 @@ const random = Math.random
 export async function startReplica(installation: Installation, log: Logger): Promise<Replica> {
   const { host, healthPort: port } = installation.webhook
   const connection = loadConnection(installation.kubeconfigPath)
-  const client = createApiClient(connection, { userAgent: 'synguard-webhook' })
-  const cluster = createKubernetesCluster({ client, log, random })
+  const metrics = createWebhookMetrics()
+  const client = observeClient(createApiClient(connection, { userAgent: 'synguard-webhook' }), metrics)
+  const cluster = createKubernetesCluster({ client, log, random, metrics })
   const health = createHealthServer({ host, port })
   const ending = new AbortController()
   let parts: Parts | undefined
@@ -41,7 +48,7 @@ export async function startReplica(installation: Installation, log: Logger): Pro
   }))
   log.info({ healthPort: await health.listen(), server: connection.server.host }, 'starting')
   cluster.start()
-  const starting = startParts({ installation, cluster, health, log, now }, client, ending.signal).then(
+  const starting = startParts({ installation, cluster, health, metrics, log, now }, client, ending.signal).then(
     (started) => {
       parts = started
     },
@@ -76,11 +83,11 @@ interface Parts {
 
 /** Resolves with undefined where `signal` ends it before. */
 async function startParts(
-  options: ServeOptions & { readonly cluster: KubernetesCluster },
+  options: ServeOptions & { readonly cluster: KubernetesCluster; readonly metrics: WebhookMetrics },
   client: ApiClient,
   signal: AbortSignal,
 ): Promise<Parts | undefined> {
-  const { installation, cluster, log } = options
+  const { installation, cluster, metrics, log } = options
   const { names, namespace, webhook } = installation
   const retry = { log, signal, random }
   const secret = { client, namespace, name: names.secret, now }
@@ -91,7 +98,18 @@ async function startParts(
   const issuerUrl = await persist("the Service's address", retry, async () => findIssuerUrl(installation, cluster))
   if (issuerUrl === undefined) return undefined
 
-  const serving = await serve(options, issuerUrl, obtained.trust)
+  const events = createEventRecorder({ client, replica: installation.replica, metrics, log })
+  const keep = keepSeconds(webhook)
+  const voids = createVoidList({ now, keepSeconds: keep })
+  const ledgerNames = { voids: names.voids, register: names.register }
+  const ledger = createLedger({
+    ...{ client, namespace, names: ledgerNames, cluster, voids, keepSeconds: keep, log, now, random },
+    onInvalid: (entry) => events.record(invalidVoidEvent(namespace, names.voids, entry)),
+  })
+  metrics.follow({ invalidVoids: () => ledger.invalid().length })
+  const serving = await serve({ ...options, voids, ledger, events }, issuerUrl, obtained.trust)
+  // Only now: what changes from here on becomes void in the list by itself.
+  void ledger.start()
   const { namespaceLabel } = webhook
   const namespaces = createNamespaceController({ cluster, client, namespaceLabel, log, random })
   const publisher = startCaPublisher({ client, name: names.webhookConfiguration, log, random })
@@ -106,8 +124,20 @@ async function startParts(
   return {
     publisher,
     async stop() {
-      await Promise.all([unfollow(), publisher.stop(), namespaces.stop(), serving.close()])
+      await Promise.all([unfollow(), publisher.stop(), namespaces.stop(), serving.close(), ledger.stop()])
+      await events.stop()
     },
+  }
+}
+
+/** What an operator sees who looks at the ConfigMap: `kubectl describe configmap synguard-voids`. */
+function invalidVoidEvent(namespace: string, name: string, { key, problem }: { key: string; problem: string }) {
+  return {
+    subject: { apiVersion: 'v1', kind: 'ConfigMap', name, namespace },
+    type: 'Warning' as const,
+    reason: 'InvalidVoidEntry',
+    code: key,
+    message: `The entry "${key}" has no effect: ${problem}. All other entries hold.`,
   }
 }
 

@@ -6,7 +6,7 @@ import { WebhookError } from './errors.ts'
 import type { HealthServer } from './health.ts'
 import type { Installation } from './installation.ts'
 import { createAuthority } from './issuer/authority.ts'
-import { createServer } from './server.ts'
+import { createServer, type ServerOptions } from './server.ts'
 
 /** The webhook's server with the keys of a trust. */
 export interface Serving {
@@ -15,7 +15,7 @@ export interface Serving {
   close(): Promise<void>
 }
 
-export interface ServeOptions {
+export interface ServeOptions extends Pick<ServerOptions, 'voids' | 'ledger' | 'events' | 'metrics'> {
   readonly installation: Installation
   readonly cluster: Cluster
   readonly health: HealthServer
@@ -39,7 +39,14 @@ export async function serve(options: ServeOptions, issuerUrl: string, first: Tru
   let trust = first
   let certificate = certificateOf(trust.servingAuthority)
   const settings = installation.webhook
-  const server = createServer({ cluster, authority, tls: certificate, settings, injection, log, health })
+  const { voids, ledger, events, metrics } = options
+  const shared = {
+    ...(voids && { voids }),
+    ...(ledger && { ledger }),
+    ...(events && { events }),
+    ...(metrics && { metrics }),
+  }
+  const server = createServer({ cluster, authority, tls: certificate, settings, injection, log, health, ...shared })
   const { port } = await server.listen()
   log.info({ port, issuerUrl }, 'listening')
 

@@ -7,19 +7,24 @@ import type { ServingCertificate } from '../certs/serving.ts'
 import { isSelected } from './admission/inject.ts'
 import { mutate } from './admission/mutate.ts'
 import type { NamespaceFacts } from './admission/namespace.ts'
+import { nameOf, type ReviewOutcome } from './admission/outcome.ts'
 import { isGuarded } from './admission/pod.ts'
 import type { InjectionSettings } from './admission/settings.ts'
+import { admissionEvent } from './admission-events.ts'
 import type { Cluster } from './cluster.ts'
 import { createDirectory } from './directory/directory.ts'
 import { WebhookError } from './errors.ts'
+import type { EventRecorder } from './events.ts'
 import { createHealthServer, type HealthServer } from './health.ts'
 import type { Authority } from './issuer/authority.ts'
 import { createIssuer } from './issuer/issuer.ts'
-import { voidRelabelled } from './issuer/relabel.ts'
-import { createVoidList } from './issuer/voids.ts'
+import type { Ledger } from './issuer/ledger.ts'
+import { voidOutdated } from './issuer/outdated.ts'
+import { VOID_CAUSES } from './issuer/void-record.ts'
+import { createVoidList, type VoidList } from './issuer/voids.ts'
 import { CONNECTIONS } from './limits.ts'
 import { closeServer, listenOn } from './listen.ts'
-import { createWebhookMetrics } from './metrics.ts'
+import { createWebhookMetrics, type WebhookMetrics } from './metrics.ts'
 import { createRoutes } from './routes.ts'
 import type { WebhookSettings } from './settings.ts'
 import { createStreams } from './stream.ts'
@@ -31,6 +36,14 @@ export interface ServerOptions {
   readonly settings: WebhookSettings
   /** How Pods are injected; without it `/mutate` refuses. */
   readonly injection?: InjectionSettings
+  /** Without it there is a list of this process alone. */
+  readonly voids?: VoidList
+  /** What is shared with other replicas; without it there are none. */
+  readonly ledger?: Pick<Ledger, 'synced' | 'record'>
+  /** Where Events go; without it none are written. */
+  readonly events?: Pick<EventRecorder, 'record'>
+  /** Of the process; without it there are some of their own. */
+  readonly metrics?: WebhookMetrics
   readonly log: Logger
   /** A health server that runs already, and that its owner closes; without it there is one of its own. */
   readonly health?: HealthServer
@@ -69,10 +82,11 @@ export function createServer(options: ServerOptions): WebhookServer {
   const { cluster, authority, settings, injection, log } = options
   if (injection !== undefined) requireAgreement(settings, injection)
   const now = options.now ?? (() => Math.floor(Date.now() / 1_000))
-  const voids = createVoidList({ now, keepSeconds: settings.witLifetimeSeconds + settings.skewSeconds })
+  const voids = options.voids ?? createVoidList({ now, keepSeconds: keepSeconds(settings) })
   const { namespaceLabel } = settings
+  const synced = () => cluster.synced() && (options.ledger?.synced() ?? true)
   // In this order: a void is out before the Pod concerned hears that it should renew.
-  const stopRelabelled = voidRelabelled({ cluster, voids, namespaceLabel, isGuarded, now })
+  const stopVoiding = voidOutdated({ cluster, voids, isGuarded, now })
   const directory = createDirectory({ cluster, isGuarded })
   const streams = createStreams({
     defaultMode: injection?.defaults.mode ?? 'enforce',
@@ -90,10 +104,13 @@ export function createServer(options: ServerOptions): WebhookServer {
     voids,
     settings,
     isGuarded,
+    synced,
+    ...(options.ledger && { ledger: options.ledger }),
     now,
     ...(podWaitMs === undefined ? {} : { podWaitMs }),
   })
-  const metrics = createWebhookMetrics(streams.count)
+  const metrics = options.metrics ?? createWebhookMetrics()
+  metrics.follow({ streams: streams.count, voids: () => countVoids(voids) })
   const routes = createRoutes({
     issuer,
     directory,
@@ -101,8 +118,8 @@ export function createServer(options: ServerOptions): WebhookServer {
     authority,
     metrics,
     log,
-    synced: cluster.synced,
-    mutate: injection === undefined ? undefined : (review) => mutate(review, lookupNamespace, injection, logError),
+    synced,
+    mutate: injection === undefined ? undefined : (review) => answerReview(review, injection),
   })
 
   /**
@@ -113,6 +130,28 @@ export function createServer(options: ServerOptions): WebhookServer {
     const seen = namespaceFacts(name, cluster.get('Namespace', name))
     if (seen !== undefined && isSelected(seen.labels, namespaceLabel)) return seen
     return namespaceFacts(name, await cluster.read('Namespace', name))
+  }
+
+  /** Answers a review, and tells of its outcome. */
+  async function answerReview(review: unknown, settings: InjectionSettings): Promise<unknown> {
+    const startedAt = performance.now()
+    let outcome: ReviewOutcome | undefined
+    const answer = await mutate(review, lookupNamespace, settings, logError, (found) => {
+      outcome = found
+    })
+    if (outcome !== undefined) report(outcome, (performance.now() - startedAt) / 1_000)
+    return answer
+  }
+
+  function report(outcome: ReviewOutcome, seconds: number): void {
+    const { subject, outcome: kind, code, namespace, reason, dryRun } = outcome
+    metrics.admissions.inc({ subject, outcome: kind, code })
+    metrics.admissionSeconds.observe({ subject }, seconds)
+    if (kind === 'skipped' || kind === 'refused') {
+      log.info({ namespace, pod: nameOf(outcome.pod), code, reason, dryRun }, `injection ${kind}`)
+    }
+    const event = admissionEvent(outcome, cluster.get('Namespace', namespace)?.metadata?.uid)
+    if (event !== undefined) options.events?.record(event)
   }
 
   function logError(error: unknown): void {
@@ -140,6 +179,7 @@ export function createServer(options: ServerOptions): WebhookServer {
   health.setRegistry(metrics.registry)
   health.addConditions(() => ({
     cluster: cluster.synced(),
+    ...(options.ledger && { voids: options.ledger.synced() }),
     listening: https.listening,
     certificate: Date.parse(new X509Certificate(tls.certificatePem).validTo) > now() * 1_000,
   }))
@@ -161,11 +201,22 @@ export function createServer(options: ServerOptions): WebhookServer {
     revoke: voids.add,
     async close() {
       streams.close()
-      stopRelabelled()
+      stopVoiding()
       directory.close()
       await Promise.all([closeServer(https), options.health === undefined ? health.close() : undefined])
     },
   }
+}
+
+/** How long a void concerns anybody: until the last WIT from before it has expired for everybody. */
+export function keepSeconds({ witLifetimeSeconds, skewSeconds }: WebhookSettings): number {
+  return witLifetimeSeconds + skewSeconds
+}
+
+function countVoids(voids: VoidList) {
+  const records = [...voids.records().values()]
+  const byCause = VOID_CAUSES.map((cause) => [cause, records.filter((record) => record[cause] !== undefined).length])
+  return { byCause: Object.fromEntries(byCause) as Record<string, number>, dropped: voids.dropped() }
 }
 
 function namespaceFacts(name: string, namespace: V1Namespace | undefined): NamespaceFacts | undefined {

@@ -1,6 +1,6 @@
 import type { ServerResponse } from 'node:http'
 import type { V1Pod } from '@kubernetes/client-node'
-import type { Mode, PodIdentity, StreamMessage, StreamRequest } from '../api/identity.ts'
+import type { Mode, PodIdentity, StreamMessage, StreamRequest, VoidEntry } from '../api/identity.ts'
 import type { VerifiedWit } from '../certs/wit.ts'
 import { canonicalAddress } from '../policy/address.ts'
 import type { Cluster } from './cluster.ts'
@@ -8,9 +8,16 @@ import type { Directory } from './directory/directory.ts'
 import { isLive, podIdentity } from './directory/pod-identity.ts'
 import { WebhookError } from './errors.ts'
 import type { Authority } from './issuer/authority.ts'
-import { sameLabels } from './issuer/relabel.ts'
+import { sameLabels } from './issuer/outdated.ts'
 import type { VoidList } from './issuer/voids.ts'
-import { STREAM_ADDRESSES, STREAM_BACKLOG_BYTES, STREAM_KIDS, STREAMS, STREAMS_PER_POD } from './limits.ts'
+import {
+  HELLO_VOIDS_CHARACTERS,
+  STREAM_ADDRESSES,
+  STREAM_BACKLOG_BYTES,
+  STREAM_KIDS,
+  STREAMS,
+  STREAMS_PER_POD,
+} from './limits.ts'
 import { stricterMode } from './mode.ts'
 import type { WebhookSettings } from './settings.ts'
 
@@ -200,7 +207,9 @@ export function createStreams(options: StreamsOptions): Streams {
       response.on('close', stop).on('error', stop)
       response.on('drain', () => sendEntries(stream))
       response.writeHead(200, { 'content-type': 'application/x-ndjson', 'cache-control': 'no-store' })
-      send(stream, { type: 'hello', bundle: authority.bundle(), voids: voids.entries(), mode: found.mode })
+      const [first, rest] = splitVoids(voids.entries())
+      send(stream, { type: 'hello', bundle: authority.bundle(), voids: first, mode: found.mode })
+      for (const entry of rest) send(stream, { type: 'void', void: entry })
       if (needsRenewal(caller.identity, found.identity)) send(stream, { type: 'renew' })
       for (const address of request.addresses) {
         watchAddress(stream, address)
@@ -217,6 +226,19 @@ export function createStreams(options: StreamsOptions): Streams {
       for (const stream of all()) endStream(stream)
     },
   }
+}
+
+/** What fits into the line of a hello, and the rest; revocations come first. */
+function splitVoids(entries: readonly VoidEntry[]): readonly [VoidEntry[], VoidEntry[]] {
+  const sorted = [...entries].sort(
+    (one, other) => Number(one.labels !== undefined) - Number(other.labels !== undefined),
+  )
+  let characters = 0
+  const end = sorted.findIndex((entry) => {
+    characters += JSON.stringify(entry).length + 1
+    return characters > HELLO_VOIDS_CHARACTERS
+  })
+  return end < 0 ? [sorted, []] : [sorted.slice(0, end), sorted.slice(end)]
 }
 
 /** A StreamRequest out of JSON. Throws WebhookError `request-invalid`. */

@@ -35,13 +35,25 @@ export const CLUSTER_RULES = (webhookConfiguration: string) => [
     resourceNames: [CONFIGMAP_CA],
     verbs: [...WATCH, 'create', 'patch', 'delete'],
   },
-  { apiGroups: [''], resources: ['events'], verbs: ['create'] },
+  { apiGroups: [''], resources: ['events'], verbs: ['create', 'patch'] },
 ]
 
 /** In its own namespace. Creating a Secret cannot be restricted to a name: where it is installed empty it need not be. */
 export const OWN_RULES = (secret: string, mayCreate: boolean) => [
   { apiGroups: [''], resources: ['secrets'], resourceNames: [secret], verbs: ['get', ...WATCH, 'update'] },
   ...(mayCreate ? [{ apiGroups: [''], resources: ['secrets'], verbs: ['create'] }] : []),
+  {
+    apiGroups: [''],
+    resources: ['configmaps'],
+    resourceNames: ['synguard-voids'],
+    verbs: [...WATCH, 'create', 'patch'],
+  },
+  {
+    apiGroups: [''],
+    resources: ['configmaps'],
+    resourceNames: [...'0123456789abcdef'].map((digit) => `synguard-issued-${digit}`),
+    verbs: ['get', 'create', 'patch'],
+  },
 ]
 
 export interface InstalledNames {
@@ -90,7 +102,7 @@ export function webhookConfiguration(name: string, port: number) {
       {
         name: 'pods.synguard.io',
         admissionReviewVersions: ['v1'],
-        sideEffects: 'None',
+        sideEffects: 'NoneOnDryRun',
         failurePolicy: 'Fail',
         reinvocationPolicy: 'IfNeeded',
         timeoutSeconds: 10,

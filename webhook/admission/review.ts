@@ -16,6 +16,7 @@ export interface AdmissionRequest {
   readonly subResource: string
   readonly operation: string
   readonly namespace: string
+  readonly dryRun: boolean
   readonly object: unknown
   readonly oldObject: unknown
 }
@@ -66,7 +67,7 @@ export function parseReview(value: unknown): AdmissionRequest {
   if (value.apiVersion !== API_VERSION || value.kind !== 'AdmissionReview' || !isJsonObject(value.request)) {
     throw new AdmissionError('malformed-review', `apiVersion and kind must be ${API_VERSION} AdmissionReview`)
   }
-  const { uid, resource, subResource, operation, namespace, object: target, oldObject } = value.request
+  const { uid, resource, subResource, operation, namespace, dryRun, object: target, oldObject } = value.request
   const fields = isJsonObject(resource) ? resource : {}
   return {
     uid: textOf(uid),
@@ -74,6 +75,7 @@ export function parseReview(value: unknown): AdmissionRequest {
     subResource: textOf(subResource),
     operation: textOf(operation),
     namespace: textOf(namespace),
+    dryRun: dryRun === true,
     object: target,
     oldObject,
   }

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import type { V1PodSpec } from '@kubernetes/client-node'
-import type { IdentityRequest, IdentityResponse } from '../../api/identity.ts'
+import type { IdentityRequest, IdentityResponse, PodIdentity } from '../../api/identity.ts'
 import { verifyRequestProof, verifyTokenProof } from '../../certs/possession.ts'
 import { issueWit, type VerifiedWit, verifyWit } from '../../certs/wit.ts'
 import type { Cluster } from '../cluster.ts'
@@ -10,6 +10,8 @@ import { IDENTITY_IN_FLIGHT, TOKEN_BYTES } from '../limits.ts'
 import type { WebhookSettings } from '../settings.ts'
 import { attestPod, reviewBoundToken } from './attest.ts'
 import type { Authority } from './authority.ts'
+import type { Ledger } from './ledger.ts'
+import { sameLabels } from './outdated.ts'
 import { createReplayCache } from './replay.ts'
 import type { VoidList } from './voids.ts'
 
@@ -36,6 +38,9 @@ export interface IssuerOptions {
   readonly voids: VoidList
   readonly settings: WebhookSettings
   readonly isGuarded: (spec: V1PodSpec) => boolean
+  /** Whether the cluster and what is void is known; the cluster's word without it. */
+  readonly synced?: () => boolean
+  readonly ledger?: Pick<Ledger, 'record'>
   /** Seconds since the epoch. */
   readonly now: () => number
   /** How long to wait for a Pod's address. */
@@ -43,7 +48,7 @@ export interface IssuerOptions {
 }
 
 export function createIssuer(options: IssuerOptions): Issuer {
-  const { cluster, authority, voids, settings, isGuarded, now, podWaitMs } = options
+  const { cluster, authority, voids, settings, isGuarded, ledger, now, podWaitMs, synced = cluster.synced } = options
   const replay = createReplayCache({ now })
   /** uids of Pods whose request is under way. */
   const pods = new Set<string>()
@@ -60,13 +65,16 @@ export function createIssuer(options: IssuerOptions): Issuer {
         token,
         remoteAddress,
       )
+      const identity = podIdentity(pod, namespace, true)
+      await ledger?.record(identity)
+      if (voids.isBlocked(token.podUid)) throw new WebhookError('identity-revoked', 'An operator revoked the Pod.')
       const issuedAt = now()
-      if (issuedAt < voids.issuableFrom(token.podUid)) {
+      if (issuedAt < voids.issuableFrom(token.podUid) || !isStill(identity)) {
         throw new WebhookError('identity-not-yet', 'Identities of this second are void; ask again.')
       }
       const expiresAt = Math.min(issuedAt + settings.witLifetimeSeconds, deletedAt ?? Number.POSITIVE_INFINITY)
       const wit = await issueWit(authority.signingKey(), {
-        identity: podIdentity(pod, namespace, true),
+        identity,
         cnf: proof.jwk,
         trustDomain: settings.trustDomain,
         issuer: settings.issuer,
@@ -78,10 +86,21 @@ export function createIssuer(options: IssuerOptions): Issuer {
     })
   }
 
+  /** Whether the cluster still says so: what changed while we waited was voided before this WIT's time. */
+  function isStill(identity: PodIdentity): boolean {
+    const pod = cluster.get('Pod', identity.name, identity.namespace)
+    const namespace = cluster.get('Namespace', identity.namespace)
+    return (
+      pod?.metadata?.uid === identity.uid &&
+      sameLabels(pod.metadata.labels, identity.labels) &&
+      sameLabels(namespace?.metadata?.labels, identity.namespaceLabels)
+    )
+  }
+
   return {
     async issue(body, remoteAddress) {
       const request = parseIdentityRequest(body)
-      if (!cluster.synced()) throw new WebhookError('cluster-unavailable', 'The cluster is not known yet.')
+      if (!synced()) throw new WebhookError('cluster-unavailable', 'The cluster is not known yet.')
       if (inFlight >= IDENTITY_IN_FLIGHT) throw new WebhookError('busy', 'Too many identity requests are under way.')
       inFlight++
       try {

@@ -1,5 +1,5 @@
 import type { Labels, VoidEntry } from '../../api/identity.ts'
-import { VOIDS } from '../limits.ts'
+import { VOIDS, VOIDS_SLACK } from '../limits.ts'
 import {
   coversRecord,
   endOfRecord,
@@ -20,6 +20,7 @@ export interface VoidList {
   entries(): readonly VoidEntry[]
   /** The records that can still concern a WIT, or keep a Pod from getting one. */
   records(): ReadonlyMap<string, VoidRecord>
+  get(uid: string): VoidRecord | undefined
   /** Whether a WIT of that Pod is refused outright (an override only changes what it says). */
   isRevoked(uid: string, issuedAt: number): boolean
   /** The first second in which a new WIT of that Pod is not void. */
@@ -51,17 +52,20 @@ interface Known {
 }
 
 export function createVoidList({ now, keepSeconds }: VoidListOptions): VoidList {
-  /** In the order of their last change. */
   const byUid = new Map<string, Known>()
   const listeners = new Set<(entry: VoidEntry) => void>()
   let dropped = 0
 
   function prune(): void {
     for (const [uid, { record }] of byUid) if (endOfRecord(record, keepSeconds) < now()) byUid.delete(uid)
-    // What an operator said is never forgotten early; of the rest the oldest is nearest to its end.
-    for (const [uid, { record }] of byUid) {
-      if (byUid.size <= VOIDS) return
-      if (!isAutomatic(record)) continue
+    if (byUid.size > VOIDS + VOIDS_SLACK) dropOldest()
+  }
+
+  /** What an operator said is never forgotten early; of the rest what is nearest to its end, as other replicas do. */
+  function dropOldest(): void {
+    const automatic = [...byUid].filter(([, { record }]) => isAutomatic(record))
+    automatic.sort(([, one], [, other]) => endOfRecord(one.record, 0) - endOfRecord(other.record, 0))
+    for (const [uid] of automatic.slice(0, byUid.size - VOIDS)) {
       byUid.delete(uid)
       dropped++
     }
@@ -76,7 +80,6 @@ export function createVoidList({ now, keepSeconds }: VoidListOptions): VoidList 
       // What an override leaves out stands as the one before left it.
       labels: isOverride ? { ...before.labels, ...labels } : before.labels,
     }
-    byUid.delete(uid)
     byUid.set(uid, known)
     prune()
     if (refusedUntil(known.record) > refusedUntil(before.record)) tell(refusal(uid, known))
@@ -106,6 +109,7 @@ export function createVoidList({ now, keepSeconds }: VoidListOptions): VoidList 
       prune()
       return new Map([...byUid].map(([uid, { record }]) => [uid, record]))
     },
+    get: (uid) => byUid.get(uid)?.record,
     isRevoked: (uid, issuedAt) => issuedAt <= refusedUntil(byUid.get(uid)?.record ?? {}),
     issuableFrom(uid) {
       const record = byUid.get(uid)?.record ?? {}

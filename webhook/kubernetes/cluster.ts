@@ -4,6 +4,7 @@ import type { ApiClient } from '../../kubernetes/client.ts'
 import { hasStatus } from '../../kubernetes/errors.ts'
 import { createReflector, type Reflector } from '../../kubernetes/reflector.ts'
 import type { Cluster, ClusterChange, ClusterKind, ClusterKinds } from '../cluster.ts'
+import type { WebhookMetrics } from '../metrics.ts'
 import { pathOfKind, pathOfObject, STRIP } from './objects.ts'
 import { reviewToken } from './token-review.ts'
 
@@ -15,6 +16,7 @@ export interface KubernetesCluster extends Cluster {
 
 export interface KubernetesClusterOptions {
   readonly client: ApiClient
+  readonly metrics?: Pick<WebhookMetrics, 'tokenReviews' | 'tokenReviewSeconds'>
   readonly log: Logger
   /** From 0 up to 1. */
   readonly random?: () => number
@@ -32,7 +34,7 @@ const STALE_MS = 120_000
 type Reflectors = { readonly [Kind in ClusterKind]: Reflector<ClusterKinds[Kind]> }
 
 export function createKubernetesCluster(options: KubernetesClusterOptions): KubernetesCluster {
-  const { client, log, random = Math.random, staleMs = STALE_MS } = options
+  const { client, metrics, log, random = Math.random, staleMs = STALE_MS } = options
   const listeners = new Set<(change: ClusterChange) => void>()
 
   function tell(change: ClusterChange): void {
@@ -74,7 +76,18 @@ export function createKubernetesCluster(options: KubernetesClusterOptions): Kube
     async stop() {
       await Promise.all(all.map((reflector) => reflector.stop()))
     },
-    reviewToken: (token, audience) => reviewToken(client, token, audience),
+    async reviewToken(token, audience) {
+      const startedAt = performance.now()
+      let result = 'error'
+      try {
+        const review = await reviewToken(client, token, audience)
+        result = review.authenticated ? 'authenticated' : 'refused'
+        return review
+      } finally {
+        metrics?.tokenReviews.inc({ result })
+        metrics?.tokenReviewSeconds.observe((performance.now() - startedAt) / 1_000)
+      }
+    },
     get: (kind, name, namespace) => reflectors[kind].get(name, namespace),
     async read<Kind extends ClusterKind>(kind: Kind, name: string, namespace?: string) {
       try {

@@ -121,7 +121,7 @@ describe('POST /v1/stream', () => {
     const { ended } = await openStream()
     webhook.cluster.put('Pod', guardedPod({ uid: 'uid-2' }))
     await ended
-    expect((await webhook.stream(identity)).status).toBe(403)
+    expect((await webhook.stream(identity)).status).toBe(401)
   })
 
   it('keeps two streams of a Pod and ends the oldest of three', async () => {
