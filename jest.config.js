@@ -1,7 +1,7 @@
 /** Jest runs the TypeScript sources as native ES modules; @swc/jest only strips the types. */
 export default {
   testEnvironment: 'node',
-  testMatch: ['<rootDir>/test/{unit,fuzz,netns,soak}/**/*.test.ts'],
+  testMatch: ['<rootDir>/test/{unit,fuzz,netns,soak,apiserver}/**/*.test.ts'],
   extensionsToTreatAsEsm: ['.ts'],
   transform: {
     '^.+\\.ts$': [
