@@ -70,8 +70,8 @@ export function formatRecord(record: VoidRecord): string {
 /** The record of such a text, or a sentence on what is wrong with it. A word with a slash is a note for people. */
 export function parseRecord(text: string, now: number): VoidRecord | string {
   let record: VoidRecord = {}
-  for (const word of text.trim().split(/\s+/)) {
-    if (word.includes('/')) continue
+  for (const word of text.split(/\s+/)) {
+    if (word === '' || word.includes('/')) continue
     const [name, time = '', ...rest] = word.split('@')
     const cause = VOID_CAUSES.find((known) => known === name)
     if (cause === undefined || rest.length > 0) return `"${shorten(word)}" is none of ${VOID_CAUSES.join(', ')}`

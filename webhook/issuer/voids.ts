@@ -55,10 +55,14 @@ export function createVoidList({ now, keepSeconds }: VoidListOptions): VoidList 
   const byUid = new Map<string, Known>()
   const listeners = new Set<(entry: VoidEntry) => void>()
   let dropped = 0
+  let prunedAt = 0
 
   function prune(): void {
-    for (const [uid, { record }] of byUid) if (endOfRecord(record, keepSeconds) < now()) byUid.delete(uid)
     if (byUid.size > VOIDS + VOIDS_SLACK) dropOldest()
+    // Once a second is enough, as expiry counts seconds.
+    if (prunedAt === now()) return
+    prunedAt = now()
+    for (const [uid, { record }] of byUid) if (endOfRecord(record, keepSeconds) < now()) byUid.delete(uid)
   }
 
   /** What an operator said is never forgotten early; of the rest what is nearest to its end, as other replicas do. */
