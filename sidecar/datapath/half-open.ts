@@ -62,111 +62,123 @@ const REPEATED_AT = 16
 const NONCE_AT = 32
 const FIRST_NONCE_AT = NONCE_AT + NONCE_BYTES
 
+/** Shows one slot of all records. A class, as V8 compiles its accessors like fields: those of a literal it looks up. */
+class ShownSlot implements HalfOpen {
+  slot = 0
+  readonly nonces: Buffer
+  private readonly words: Uint32Array
+  private readonly times: Float64Array
+  private readonly peers: (KnownPeer | undefined)[] = []
+  private readonly policies: (GatePolicy | undefined)[] = []
+
+  constructor(capacity: number) {
+    this.nonces = Buffer.from(new ArrayBuffer(capacity * RECORD_BYTES))
+    this.words = new Uint32Array(this.nonces.buffer)
+    this.times = new Float64Array(this.nonces.buffer)
+  }
+
+  get kind(): HalfOpen['kind'] {
+    return KINDS[this.nonces[this.slot * RECORD_BYTES + KIND_AT] as number] ?? 'plain'
+  }
+  set kind(value: HalfOpen['kind']) {
+    this.nonces[this.slot * RECORD_BYTES + KIND_AT] = KINDS.indexOf(value)
+  }
+
+  get version(): number {
+    return this.nonces[this.slot * RECORD_BYTES + VERSION_AT] as number
+  }
+  set version(value: number) {
+    this.nonces[this.slot * RECORD_BYTES + VERSION_AT] = value
+  }
+
+  get answered(): boolean {
+    return this.nonces[this.slot * RECORD_BYTES + ANSWERED_AT] === 1
+  }
+  set answered(value: boolean) {
+    this.nonces[this.slot * RECORD_BYTES + ANSWERED_AT] = value ? 1 : 0
+  }
+
+  get proved(): boolean {
+    return this.nonces[this.slot * RECORD_BYTES + PROVED_AT] === 1
+  }
+  set proved(value: boolean) {
+    this.nonces[this.slot * RECORD_BYTES + PROVED_AT] = value ? 1 : 0
+  }
+
+  get clientIsn(): number {
+    return this.words[(this.slot * RECORD_BYTES + CLIENT_ISN_AT) >> 2] as number
+  }
+  set clientIsn(value: number) {
+    this.words[(this.slot * RECORD_BYTES + CLIENT_ISN_AT) >> 2] = value
+  }
+
+  get serverIsn(): number {
+    return this.words[(this.slot * RECORD_BYTES + SERVER_ISN_AT) >> 2] as number
+  }
+  set serverIsn(value: number) {
+    this.words[(this.slot * RECORD_BYTES + SERVER_ISN_AT) >> 2] = value
+  }
+
+  get repeats(): number {
+    return this.words[(this.slot * RECORD_BYTES + REPEATS_AT) >> 2] as number
+  }
+  set repeats(value: number) {
+    this.words[(this.slot * RECORD_BYTES + REPEATS_AT) >> 2] = value
+  }
+
+  get repeatedAt(): number {
+    return this.times[(this.slot * RECORD_BYTES + REPEATED_AT) >> 3] as number
+  }
+  set repeatedAt(value: number) {
+    this.times[(this.slot * RECORD_BYTES + REPEATED_AT) >> 3] = value
+  }
+
+  get peer(): KnownPeer | undefined {
+    return this.peers[this.slot]
+  }
+  set peer(value: KnownPeer | undefined) {
+    this.peers[this.slot] = value
+  }
+
+  get provedUnder(): GatePolicy | undefined {
+    return this.policies[this.slot]
+  }
+  set provedUnder(value: GatePolicy | undefined) {
+    this.policies[this.slot] = value
+  }
+
+  get nonceAt(): number {
+    return this.slot * RECORD_BYTES + NONCE_AT
+  }
+
+  get firstNonceAt(): number {
+    return this.slot * RECORD_BYTES + FIRST_NONCE_AT
+  }
+}
+
 export function createHalfOpenRing(capacity: number, seed: HashSeed): HalfOpenRing {
   const byKey = createSlotRing(capacity, seed)
   const answered = createSlotIndex(capacity, seed)
-  const records = Buffer.from(new ArrayBuffer(capacity * RECORD_BYTES))
-  const words = new Uint32Array(records.buffer)
-  const times = new Float64Array(records.buffer)
-  const peers: (KnownPeer | undefined)[] = []
-  const policies: (GatePolicy | undefined)[] = []
-  let slot = 0
-  let at = 0
+  const shown = new ShownSlot(capacity)
 
-  const shown: HalfOpen = {
-    get kind() {
-      return KINDS[records[at + KIND_AT] as number] ?? 'plain'
-    },
-    set kind(value) {
-      records[at + KIND_AT] = KINDS.indexOf(value)
-    },
-    get version() {
-      return records[at + VERSION_AT] as number
-    },
-    set version(value) {
-      records[at + VERSION_AT] = value
-    },
-    get answered() {
-      return records[at + ANSWERED_AT] === 1
-    },
-    set answered(value) {
-      records[at + ANSWERED_AT] = value ? 1 : 0
-    },
-    get proved() {
-      return records[at + PROVED_AT] === 1
-    },
-    set proved(value) {
-      records[at + PROVED_AT] = value ? 1 : 0
-    },
-    get clientIsn() {
-      return words[(at + CLIENT_ISN_AT) >> 2] as number
-    },
-    set clientIsn(value) {
-      words[(at + CLIENT_ISN_AT) >> 2] = value
-    },
-    get serverIsn() {
-      return words[(at + SERVER_ISN_AT) >> 2] as number
-    },
-    set serverIsn(value) {
-      words[(at + SERVER_ISN_AT) >> 2] = value
-    },
-    get repeats() {
-      return words[(at + REPEATS_AT) >> 2] as number
-    },
-    set repeats(value) {
-      words[(at + REPEATS_AT) >> 2] = value
-    },
-    get repeatedAt() {
-      return times[(at + REPEATED_AT) >> 3] as number
-    },
-    set repeatedAt(value) {
-      times[(at + REPEATED_AT) >> 3] = value
-    },
-    get peer() {
-      return peers[slot]
-    },
-    set peer(value) {
-      peers[slot] = value
-    },
-    get provedUnder() {
-      return policies[slot]
-    },
-    set provedUnder(value) {
-      policies[slot] = value
-    },
-    nonces: records,
-    get nonceAt() {
-      return at + NONCE_AT
-    },
-    get firstNonceAt() {
-      return at + FIRST_NONCE_AT
-    },
-  }
-
-  function show(index: number): HalfOpen {
-    slot = index
-    at = index * RECORD_BYTES
+  function show(slot: number): HalfOpen | undefined {
+    if (slot === -1) return undefined
+    shown.slot = slot
     return shown
   }
 
-  function forgetAnswer(index: number): void {
-    answered.remove(index)
-    show(index)
+  function forgetAnswer(slot: number): void {
+    answered.remove(slot)
+    shown.slot = slot
     shown.answered = false
     shown.proved = false
   }
 
   return {
-    find(key) {
-      const found = byKey.find(key)
-      return found === -1 ? undefined : show(found)
-    },
-    findAnswered(tuple) {
-      const found = answered.find(tuple)
-      return found === -1 ? undefined : show(found)
-    },
+    find: (key) => show(byKey.find(key)),
+    findAnswered: (tuple) => show(answered.find(tuple)),
     answer(tuple, serverIsn) {
-      answered.put(slot, tuple)
+      answered.put(shown.slot, tuple)
       shown.answered = true
       shown.serverIsn = serverIsn
       shown.proved = false

@@ -42,70 +42,95 @@ const OPTIONS_BYTES = 7
 const OPTIONS = 8
 const RECORD_WORDS = OPTIONS + MAXIMUM_OPTIONS_BYTES / 4
 
+/** Shows one record of all; a class, as V8 compiles its accessors like fields. */
+class ShownSyn implements RecentSyn {
+  /** Where the record begins. */
+  at = 0
+  readonly words: Uint32Array
+  private readonly bytes: Buffer
+
+  constructor(capacity: number) {
+    this.words = new Uint32Array(capacity * RECORD_WORDS)
+    this.bytes = Buffer.from(this.words.buffer)
+  }
+
+  get isn(): number {
+    return this.words[this.at + ISN] as number
+  }
+
+  get sent(): number {
+    return this.words[this.at + SENT] as number
+  }
+  set sent(value: number) {
+    this.words[this.at + SENT] = value
+  }
+
+  get released(): boolean {
+    return this.words[this.at + RELEASED] === 1
+  }
+  set released(value: boolean) {
+    this.words[this.at + RELEASED] = value ? 1 : 0
+  }
+
+  get frameBytes(): number {
+    return this.words[this.at + FRAME_BYTES] as number
+  }
+
+  get window(): number {
+    return this.words[this.at + WINDOW] as number
+  }
+
+  get windowScale(): number {
+    return this.words[this.at + WINDOW_SCALE] as number
+  }
+
+  get repeatedSynAcks(): number {
+    return this.words[this.at + REPEATED_SYN_ACKS] as number
+  }
+  set repeatedSynAcks(value: number) {
+    this.words[this.at + REPEATED_SYN_ACKS] = value
+  }
+
+  options(): Buffer {
+    const from = (this.at + OPTIONS) * 4
+    return this.bytes.subarray(from, from + (this.words[this.at + OPTIONS_BYTES] as number))
+  }
+
+  noteFrame(sent: Buffer, packet: Packet, frameBytes: number): void {
+    const { at, words } = this
+    words[at + FRAME_BYTES] = frameBytes
+    words[at + WINDOW] = packet.window
+    words[at + WINDOW_SCALE] = readWindowScale(sent, packet)
+    const optionsAt = packet.headerBytes + TCP_HEADER_BYTES
+    words[at + OPTIONS_BYTES] = sent.copy(this.bytes, (at + OPTIONS) * 4, optionsAt, packet.payloadOffset)
+  }
+
+  /** Begins a record anew. */
+  begin(isn: number): void {
+    for (let i = 0; i < OPTIONS; i++) this.words[this.at + i] = 0
+    this.words[this.at + ISN] = isn
+  }
+}
+
 /** Keeps the last `capacity` SYNs, the oldest forgotten first. */
 export function createRecentSyns(capacity: number, seed: HashSeed): RecentSyns {
   const ring = createSlotRing(capacity, seed)
-  const words = new Uint32Array(capacity * RECORD_WORDS)
-  const bytes = Buffer.from(words.buffer)
-  let at = 0
-
-  const shown: RecentSyn = {
-    get isn() {
-      return words[at + ISN] as number
-    },
-    get sent() {
-      return words[at + SENT] as number
-    },
-    get released() {
-      return words[at + RELEASED] === 1
-    },
-    set released(value) {
-      words[at + RELEASED] = value ? 1 : 0
-    },
-    get frameBytes() {
-      return words[at + FRAME_BYTES] as number
-    },
-    get window() {
-      return words[at + WINDOW] as number
-    },
-    get windowScale() {
-      return words[at + WINDOW_SCALE] as number
-    },
-    get repeatedSynAcks() {
-      return words[at + REPEATED_SYN_ACKS] as number
-    },
-    set repeatedSynAcks(value) {
-      words[at + REPEATED_SYN_ACKS] = value
-    },
-    options: () => bytes.subarray((at + OPTIONS) * 4, (at + OPTIONS) * 4 + (words[at + OPTIONS_BYTES] as number)),
-    noteFrame(sent, packet, frameBytes) {
-      words[at + FRAME_BYTES] = frameBytes
-      words[at + WINDOW] = packet.window
-      words[at + WINDOW_SCALE] = readWindowScale(sent, packet)
-      const optionsAt = packet.headerBytes + TCP_HEADER_BYTES
-      words[at + OPTIONS_BYTES] = sent.copy(bytes, (at + OPTIONS) * 4, optionsAt, packet.payloadOffset)
-    },
-  }
-
-  function show(slot: number): RecentSyn {
-    at = slot * RECORD_WORDS
-    return shown
-  }
-
+  const shown = new ShownSyn(capacity)
   return {
     find(tuple) {
       const slot = ring.find(tuple)
-      return slot === -1 ? undefined : show(slot)
+      if (slot === -1) return undefined
+      shown.at = slot * RECORD_WORDS
+      return shown
     },
     note(tuple, isn) {
       const known = ring.find(tuple)
-      if (known !== -1) show(known)
-      if (known === -1 || words[at + ISN] !== isn) {
-        show(ring.claim(tuple))
-        words.fill(0, at, at + OPTIONS)
-        words[at + ISN] = isn
+      shown.at = known * RECORD_WORDS
+      if (known === -1 || shown.isn !== isn) {
+        shown.at = ring.claim(tuple) * RECORD_WORDS
+        shown.begin(isn)
       }
-      words[at + SENT] = (words[at + SENT] as number) + 1
+      shown.sent++
       return shown
     },
   }

@@ -193,7 +193,6 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
   function tellCounters(): void {
     if (gate.nowMilliseconds - countersTold < COUNTERS_MILLISECONDS) return
     countersTold = gate.nowMilliseconds
-    packetsSince = 0
     tell({
       type: 'counters',
       values: {
@@ -244,6 +243,7 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
       if (judgeDatagram(start, start + datagramBytes(batch, i))) control = true
     }
     if (control || packetsSince > 1_000) {
+      packetsSince = 0
       takeMessages()
       expire()
       tellCounters()

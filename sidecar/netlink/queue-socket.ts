@@ -61,6 +61,7 @@ const STASH_MAXIMUM = 65_536
 /** How often a send is repeated for ENOBUFS, EAGAIN or EINTR before it fails. */
 const SEND_ATTEMPTS = 8
 
+const EMPTY = new Uint8Array(0)
 const wakeup = encodeWakeup()
 
 /**
@@ -170,9 +171,8 @@ export function openQueueSocket(
     },
     unbind,
     receive(batch) {
-      const first = stash.shift()
-      if (first !== undefined) {
-        putDatagram(batch, 0, first)
+      if (stash.length > 0) {
+        putDatagram(batch, 0, stash.shift() ?? EMPTY)
         counters.received++
         return 1
       }
