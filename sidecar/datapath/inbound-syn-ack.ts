@@ -3,6 +3,7 @@ import { MARK_INDEX, MARK_OWN, MARK_PROVED, MARK_RELEASED } from '../../api/mark
 import {
   buildProof,
   createVerifiedSynAck,
+  equalBytes,
   holdsAddress,
   type VerifiedSynAck,
   verifySynAck,
@@ -111,13 +112,8 @@ function isOtherPod(gate: Gate, bytes: Buffer, packet: Packet, peer: KnownPeer):
 function indexOf(gate: Gate, bytes: Buffer, packet: Packet, peer: KnownPeer): number | undefined {
   const direct =
     frame.serverPort === packet.sourcePort &&
-    bytes.compare(
-      bytes,
-      packet.sourceOffset,
-      packet.sourceOffset + packet.addressBytes,
-      frame.serverAddressAt,
-      frame.serverAddressAt + frame.addressBytes,
-    ) === 0
+    frame.addressBytes === packet.addressBytes &&
+    equalBytes(bytes, packet.sourceOffset, bytes, frame.serverAddressAt, packet.addressBytes)
   if (direct || gate.settings.mode === 'off') return peer.index
   return peer.indexByPort.get(frame.serverPort)
 }

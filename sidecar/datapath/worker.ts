@@ -67,6 +67,7 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
     answer(evicted.queue, evicted.id)
   })
   const outcome = createOutcome()
+  const replyDestination = { 4: outcome.reply.subarray(16, 20), 6: outcome.reply.subarray(24, 40) }
   const packet = createPacket()
   const queued = createQueuedPacket()
   const batch = createDatagramBatch(PACKET_BATCH, QUEUE_COPY_BYTES + 4_096)
@@ -105,11 +106,7 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
 
   function sendReply(): void {
     const family = (outcome.reply.readUInt8(0) >>> 4) as 4 | 6
-    const sent = raw[family].send(
-      outcome.reply,
-      outcome.replyBytes,
-      family === 4 ? outcome.reply.subarray(16, 20) : outcome.reply.subarray(24, 40),
-    )
+    const sent = raw[family].send(outcome.reply, outcome.replyBytes, replyDestination[family])
     if (sent >= 0) return
     gate.counters.add('raw_send_failures_total')
     // What did not go out stands for no ACK of the kernel's.

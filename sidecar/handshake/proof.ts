@@ -5,6 +5,7 @@
  * not be kept, a repeated packet gets the same one, and nobody else can predict it.
  */
 import type { Packet } from '../packet/decode.ts'
+import { writeUint16, writeUint32 } from '../packet/words.ts'
 import { NONCE_BYTES } from './frame.ts'
 import { computeMac, equalInConstantTime, MAC_BYTES, type MacState } from './hmac.ts'
 
@@ -35,7 +36,7 @@ export function clientNonce(
   offset: number,
 ): void {
   const end = writeTuple(ROLE_CLIENT, bytes, localAt, remoteAt, addressBytes, localPort, remotePort)
-  message.writeUInt32BE(isn, end)
+  writeUint32(message, end, isn)
   computeMac(secret, message, end + 4, out, offset, NONCE_BYTES)
 }
 
@@ -55,9 +56,9 @@ export function serverNonce(
   offset: number,
 ): void {
   const end = writeTuple(ROLE_SERVER, bytes, localAt, remoteAt, addressBytes, localPort, remotePort)
-  message.writeUInt32BE(clientIsn, end)
-  message.writeUInt32BE(serverIsn, end + 4)
-  message.writeUInt32BE(epoch >>> 0, end + 8)
+  writeUint32(message, end, clientIsn)
+  writeUint32(message, end + 4, serverIsn)
+  writeUint32(message, end + 8, epoch)
   computeMac(secret, message, end + 12, out, offset, NONCE_BYTES)
 }
 
@@ -74,8 +75,8 @@ function writeTuple(
   let at = 1
   for (let i = 0; i < addressBytes; i++) message[at++] = bytes[localAt + i] as number
   for (let i = 0; i < addressBytes; i++) message[at++] = bytes[remoteAt + i] as number
-  message.writeUInt16BE(localPort, at)
-  message.writeUInt16BE(remotePort, at + 2)
+  writeUint16(message, at, localPort)
+  writeUint16(message, at + 2, remotePort)
   return at + 4
 }
 
@@ -137,8 +138,8 @@ export function writeEndpoints(
   const serverAt = fromClient ? packet.destinationOffset : packet.sourceOffset
   let at = offset
   for (let i = 0; i < packet.addressBytes; i++) out[at++] = bytes[clientAt + i] as number
-  out.writeUInt16BE(fromClient ? packet.sourcePort : packet.destinationPort, at)
+  writeUint16(out, at, fromClient ? packet.sourcePort : packet.destinationPort)
   at += 2
   for (let i = 0; i < packet.addressBytes; i++) out[at++] = bytes[serverAt + i] as number
-  out.writeUInt16BE(fromClient ? packet.destinationPort : packet.sourcePort, at)
+  writeUint16(out, at, fromClient ? packet.destinationPort : packet.sourcePort)
 }
