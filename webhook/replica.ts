@@ -1,6 +1,9 @@
 import type { Logger } from 'pino'
 import { pause } from '../kubernetes/backoff.ts'
 import { type ApiClient, createApiClient } from '../kubernetes/client.ts'
+import type { ApiConnection } from '../kubernetes/connection.ts'
+import { ApiError } from '../kubernetes/errors.ts'
+import { createPodConnection } from '../kubernetes/pod-connection.ts'
 import { type CaPublisher, startCaPublisher } from './bootstrap/publisher.ts'
 import { followTrust, obtainTrust } from './bootstrap/secret.ts'
 import { caBundle, type Trust } from './bootstrap/trust.ts'
@@ -10,7 +13,6 @@ import type { Installation } from './installation.ts'
 import { createLedger } from './issuer/ledger.ts'
 import { createVoidList } from './issuer/voids.ts'
 import { createKubernetesCluster, type KubernetesCluster } from './kubernetes/cluster.ts'
-import { loadConnection } from './kubernetes/connection.ts'
 import { observeClient } from './kubernetes/observed-client.ts'
 import { persist } from './kubernetes/retry.ts'
 import { describeError } from './log.ts'
@@ -34,7 +36,7 @@ const random = Math.random
  */
 export async function startReplica(installation: Installation, log: Logger): Promise<Replica> {
   const { host, healthPort: port } = installation.webhook
-  const connection = loadConnection(installation.kubeconfigPath)
+  const connection = await connect(installation.kubeconfigPath)
   const metrics = createWebhookMetrics()
   const client = observeClient(createApiClient(connection, { userAgent: 'synguard-webhook' }), metrics)
   const cluster = createKubernetesCluster({ client, log, random, metrics })
@@ -73,6 +75,29 @@ export async function startReplica(installation: Installation, log: Logger): Pro
       connection.close()
     },
   }
+}
+
+/** What a kubelet mounts into a Pod. */
+const ACCOUNT = '/var/run/secrets/kubernetes.io/serviceaccount'
+
+/** Throws ApiError `api-credentials`. */
+async function connect(kubeconfigPath: string | undefined): Promise<ApiConnection> {
+  if (kubeconfigPath !== undefined) {
+    // Only where it is asked for: client-node's API classes take more memory than all else that is loaded.
+    const { loadConnection } = await import('./kubernetes/connection.ts')
+    return loadConnection(kubeconfigPath)
+  }
+  const { KUBERNETES_SERVICE_HOST: address, KUBERNETES_SERVICE_PORT: port } = process.env
+  if (address === undefined || port === undefined) {
+    const rule = 'run in a Pod with a service account, or set KUBECONFIG'
+    throw new ApiError('api-credentials', `No API server is known: ${rule}.`)
+  }
+  return createPodConnection({
+    address,
+    port: Number(port),
+    tokenPath: `${ACCOUNT}/token`,
+    caPath: `${ACCOUNT}/ca.crt`,
+  })
 }
 
 /** What runs once authority and address are known. */
