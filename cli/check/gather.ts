@@ -1,7 +1,7 @@
 import type { V1Node } from '@kubernetes/client-node'
 import type { ApiClient } from '../../kubernetes/client.ts'
 import { type Facts, type PodFacts, type Seen, unseen } from './facts.ts'
-import { gatherInstallation, gatherVersion, labelOf } from './installation.ts'
+import { gatherInstallation, gatherVersion, injectionOf, labelOf } from './installation.ts'
 import { gatherKubeProxy } from './kube-proxy.ts'
 import { look, lookThrough } from './look.ts'
 import { gatherNamespaces } from './namespaces.ts'
@@ -29,7 +29,7 @@ export async function gatherFacts({ client, openPort, namespace, runPods }: Gath
   ])
   const [kubeProxy, namespaces] = await Promise.all([
     gatherKubeProxy(client, nodes),
-    gatherNamespaces(client, labelOf(installation)),
+    gatherNamespaces(client, labelOf(installation), injectionOf(installation)?.image),
   ])
   const cluster = { version, admissionResources, nodes, kubeProxy }
   const facts = { atMs: Date.now(), cluster, installation, namespaces }

@@ -8,7 +8,7 @@ import type {
   V1ValidatingAdmissionPolicyBinding,
 } from '@kubernetes/client-node'
 import type { ApiClient } from '../../kubernetes/client.ts'
-import { DEFAULT_INJECTION_SETTINGS } from '../../webhook/admission/settings.ts'
+import { DEFAULT_INJECTION_SETTINGS, type InjectionSettings } from '../../webhook/admission/settings.ts'
 import { WEBHOOK_CONFIGURATIONS } from '../../webhook/bootstrap/ca-bundle.ts'
 import { parseInstallation } from '../../webhook/installation.ts'
 import { type InstallationFacts, known, type Seen, type SettingsFacts, seen, unseen } from './facts.ts'
@@ -108,6 +108,12 @@ function serviceUrl(service: V1Service | undefined): string | undefined {
 export function labelOf({ settings }: Pick<InstallationFacts, 'settings'>) {
   const read = known(settings)
   return read?.kind === 'read' ? read.label : DEFAULT_INJECTION_SETTINGS.namespaceLabel
+}
+
+/** The settings of injection, where they could be seen. */
+export function injectionOf({ settings }: Pick<InstallationFacts, 'settings'>): InjectionSettings | undefined {
+  const read = known(settings)
+  return read?.kind === 'read' ? read.injection : undefined
 }
 
 /** Whether there is an installation: `unknown` where nothing that was seen says so and not all was seen. */

@@ -15,27 +15,32 @@ const WIDTH = 6
 export async function gatherNamespaces(
   client: ApiClient,
   label: InjectionSettings['namespaceLabel'],
+  image: string | undefined,
 ): Promise<Seen<readonly NamespaceFacts[]>> {
   const labelSelector = label.value === undefined ? label.key : `${label.key}=${label.value}`
   const namespaces = await lookThrough<V1Namespace>(client, '/api/v1/namespaces', { labelSelector })
   if (!namespaces.seen) return namespaces
   const live = namespaces.value.filter(({ metadata }) => metadata?.deletionTimestamp === undefined)
-  return seen(await eachOf(live, WIDTH, (namespace) => gatherNamespace(client, namespace)))
+  return seen(await eachOf(live, WIDTH, (namespace) => gatherNamespace(client, namespace, image)))
 }
 
-async function gatherNamespace(client: ApiClient, namespace: V1Namespace): Promise<NamespaceFacts> {
+async function gatherNamespace(
+  client: ApiClient,
+  namespace: V1Namespace,
+  image: string | undefined,
+): Promise<NamespaceFacts> {
   const name = namespace.metadata?.name ?? ''
   const [pods, ca, binding, admission] = await Promise.all([
     lookThrough<V1Pod>(client, `/api/v1/namespaces/${name}/pods`),
     lookAt<V1ConfigMap>(client, `/api/v1/namespaces/${name}/configmaps/${CONFIGMAP_CA}`),
     lookAt<V1RoleBinding>(client, `${RBAC}/namespaces/${name}/rolebindings/${POLICY_READER}`),
-    tryAdmission(client, name),
+    tryAdmission(client, name, image),
   ])
   return { namespace, pods, ca, binding, admission }
 }
 
 /** A Pod that every level of Pod Security and any quota takes: what refuses it then refuses what was put into it. */
-const HARMLESS_POD: V1Pod = {
+const harmlessPod = (image: string): V1Pod => ({
   apiVersion: 'v1',
   kind: 'Pod',
   metadata: { name: 'synguard-check' },
@@ -45,20 +50,25 @@ const HARMLESS_POD: V1Pod = {
     containers: [
       {
         name: 'check',
-        image: 'synguard.invalid/never-run',
+        image,
         securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ['ALL'] } },
         resources: { requests: { cpu: '1m', memory: '1Mi' }, limits: { cpu: '1m', memory: '1Mi' } },
       },
     ],
   },
-}
+})
 
 /** Asks the API server to admit a Pod there, in a dry run: webhooks are called, nothing is stored. */
-export async function tryAdmission(client: ApiClient, namespace: string): Promise<Seen<Admission>> {
+async function tryAdmission(
+  client: ApiClient,
+  namespace: string,
+  // One that policies on images let in, where it is known.
+  image = 'synguard.invalid/never-run',
+): Promise<Seen<Admission>> {
   const request = { method: 'POST', path: `/api/v1/namespaces/${namespace}/pods`, query: { dryRun: 'All' } } as const
   const answer = await look(async (): Promise<Admission> => {
     try {
-      return { kind: 'admitted', pod: await client.send<V1Pod>({ ...request, body: HARMLESS_POD }) }
+      return { kind: 'admitted', pod: await client.send<V1Pod>({ ...request, body: harmlessPod(image) }) }
     } catch (error) {
       if (!(error instanceof ApiError) || error.status === undefined || error.status === 401) throw error
       return { kind: 'refused', status: error.status, message: messageOf(error) }

@@ -19,7 +19,7 @@ import {
   seen,
   unseen,
 } from './facts.ts'
-import { labelOf, stateOf } from './installation.ts'
+import { injectionOf, labelOf, stateOf } from './installation.ts'
 import { describeFailure } from './look.ts'
 import { applicationPod, clientPod, kernelPod, serverPod, serverService } from './pod-specs.ts'
 
@@ -74,8 +74,7 @@ function nothing(reason: string): PodFacts {
 }
 
 function settingsOf({ installation }: Gathered, image: string | undefined): InjectionSettings | undefined {
-  const read = known(installation.settings)
-  const found = read?.kind === 'read' ? read.injection : undefined
+  const found = injectionOf(installation)
   if (found !== undefined) return image === undefined ? found : { ...found, image }
   if (image === undefined) return undefined
   return parseInjectionSettings({ image, issuerUrl: 'https://192.0.2.1:443', issuerName: 'synguard-webhook.invalid' })

@@ -47,8 +47,10 @@ function checkAdmission({ namespaces }: Facts): readonly Found[] {
     const tried = known(facts.admission)
     if (tried?.kind !== 'refused' || VIOLATION.test(tried.message)) return []
     if (/^Internal error occurred: failed calling webhook "pods\.synguard\.io"/.test(tried.message)) return []
-    const message = `a Pod is refused in a dry run: ${tried.message}`
-    return [{ ...mend(`${nameOf(facts)}: ${message}`, 'make room for the sidecar'), namespace: nameOf(facts) }]
+    const message = `${nameOf(facts)}: a Pod is refused in a dry run: ${tried.message}`
+    // A quota that is used up refuses everybody, and nobody has made a mistake.
+    const found = /exceeded quota/.test(tried.message) ? note(message) : mend(message, 'change what refuses it')
+    return [{ ...found, namespace: nameOf(facts) }]
   })
 }
 

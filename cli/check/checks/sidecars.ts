@@ -1,5 +1,6 @@
 import { type Facts, known } from '../facts.ts'
 import { type Check, count, type Found, listNames, mend, note, notSeen, ofSeen, ok } from '../finding.ts'
+import { injectionOf } from '../installation.ts'
 import { type JudgedPod, judgePods } from '../sidecar-pods.ts'
 
 interface NamespacePods {
@@ -9,8 +10,7 @@ interface NamespacePods {
 
 /** `found` of each labelled namespace whose Pods could be seen. */
 function ofEach({ namespaces, installation }: Facts, found: (namespace: NamespacePods) => readonly Found[]): Found[] {
-  const settings = known(installation.settings)
-  const injection = settings?.kind === 'read' ? settings.injection : undefined
+  const injection = injectionOf(installation)
   return (known(namespaces) ?? []).flatMap((facts) => {
     const name = facts.namespace.metadata?.name ?? ''
     // The webhook does not wait for itself, nor guard itself.
@@ -97,8 +97,7 @@ function describeOutdated({ name, pods }: NamespacePods): readonly Found[] {
 }
 
 function checkOutdated(facts: Facts): readonly Found[] {
-  const settings = known(facts.installation.settings)
-  if (settings?.kind !== 'read' || settings.injection === undefined) {
+  if (injectionOf(facts.installation) === undefined) {
     const { settings: fact } = facts.installation
     return [notSeen('which Pods are older than the settings', fact.seen ? 'they cannot be read' : fact.reason)]
   }

@@ -46,8 +46,11 @@ describe('pod-admission', () => {
   const admission = (message: string) => lines('pod-admission', { namespaces: seen([namespace([], refused(message))]) })
 
   it('tells what else refuses Pods, and leaves to others what is theirs', () => {
+    expect(admission('admission webhook "x" denied the request: no')).toEqual([
+      'fix shop: a Pod is refused in a dry run: admission webhook "x" denied the request: no',
+    ])
     expect(admission('exceeded quota: small')).toEqual([
-      'fix shop: a Pod is refused in a dry run: exceeded quota: small',
+      'note shop: a Pod is refused in a dry run: exceeded quota: small',
     ])
     expect(admission(VIOLATION)).toEqual([])
     expect(admission('Internal error occurred: failed calling webhook "pods.synguard.io": EOF')).toEqual([])
