@@ -49,11 +49,17 @@ export interface InjectionSettings {
 }
 
 /**
- * SIGUSR1 would open Node's inspector on loopback, which the whole Pod shares; the semi-space size saves 4 to 6 MB; on a
- * thread of its own, garbage collection and compilation take the processor from packets that wait.
+ * SIGUSR1 would open Node's inspector on loopback, which the whole Pod shares; the semi-space size and V8's care for
+ * memory save 5 MB each; on a thread of its own, garbage collection and compilation take the processor from packets that
+ * wait.
  * NODE_OPTIONS is no way to say so: a binary with file capabilities ignores it.
  */
-export const NODE_FLAGS = ['--disable-sigusr1', '--max-semi-space-size=1', '--single-threaded'] as const
+export const NODE_FLAGS = [
+  '--disable-sigusr1',
+  '--max-semi-space-size=1',
+  '--optimize-for-size',
+  '--single-threaded',
+] as const
 const NODE = ['/usr/bin/node', ...NODE_FLAGS]
 
 /** Every setting but those that only the installation knows. */
