@@ -117,14 +117,15 @@ export function createWebhookMetrics(): WebhookMetrics {
   ask('watch_age_seconds', (gauge) => {
     for (const [resource, at] of heardAt) gauge.set({ resource }, (performance.now() - at) / 1_000)
   })
-  const dropped = count('voids_dropped_total')
   let droppedBefore = 0
+  // Before the counter that it moves, so that both are of the same moment.
   ask('voids', (gauge) => {
     const voids = sources.voids?.()
     for (const [cause, pods] of Object.entries(voids?.byCause ?? {})) gauge.set({ cause }, pods)
     dropped.inc((voids?.dropped ?? droppedBefore) - droppedBefore)
     droppedBefore = voids?.dropped ?? droppedBefore
   })
+  const dropped = count('voids_dropped_total')
 
   return {
     registry,
