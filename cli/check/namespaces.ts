@@ -70,6 +70,9 @@ async function tryAdmission(
     try {
       return { kind: 'admitted', pod: await client.send<V1Pod>({ ...request, body: harmlessPod(image) }) }
     } catch (error) {
+      // Some webhook may keep the API server busy for longer than anybody waits, while it answers everything else.
+      const isLate = error instanceof ApiError && error.code === 'api-unreachable'
+      if (isLate) return { kind: 'refused', status: 504, message: `no answer for a Pod: ${error.message}` }
       if (!(error instanceof ApiError) || error.status === undefined || error.status === 401) throw error
       return { kind: 'refused', status: error.status, message: messageOf(error) }
     }

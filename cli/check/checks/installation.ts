@@ -58,9 +58,8 @@ function checkEndpoints({ installation }: Facts): readonly Found[] {
   return ofSeen(`Service ${namespace}/${service}`, webhookService, (found) => {
     if (found === undefined) return [mend(`there is no Service ${namespace}/${service}`, APPLY)]
     return ofSeen(`the endpoints of ${namespace}/${service}`, installation.endpoints, (slices) => {
-      const ready = slices
-        .flatMap(({ endpoints = [] }) => endpoints)
-        .filter(({ conditions }) => conditions?.ready !== false)
+      const all = slices.flatMap(({ endpoints }) => endpoints ?? [])
+      const ready = all.filter(({ conditions }) => conditions?.ready !== false)
       const { clusterIP } = found.spec ?? {}
       if (ready.length > 0) return [ok(`Service ${clusterIP} leads to ${count(ready.length, 'ready replica')}`)]
       return [mend(`Service ${clusterIP} leads nowhere`, `kubectl -n ${namespace} get pods,endpointslices`)]

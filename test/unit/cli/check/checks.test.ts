@@ -186,6 +186,11 @@ describe('replicas and service', () => {
     expect(lines('service', { installation: { endpoints: seen(none) } })).toEqual([
       'fix Service 10.96.7.7 leads nowhere',
     ])
+    // As the API server writes a slice that has none.
+    const empty = JSON.parse('[{"addressType":"IPv4","endpoints":null}]') as typeof none
+    expect(lines('service', { installation: { endpoints: seen(empty) } })).toEqual([
+      'fix Service 10.96.7.7 leads nowhere',
+    ])
     expect(lines('service', { installation: { webhookService: seen(undefined) } })).toEqual([
       'fix there is no Service synguard/synguard-webhook',
     ])
