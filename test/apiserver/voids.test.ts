@@ -143,6 +143,32 @@ describe('a Pod whose identity an operator declares void', () => {
   }, 90_000)
 })
 
+describe('the metrics of a replica', () => {
+  it('count reviews of tokens by their result, and Pods whose identities are void by cause', async () => {
+    const client = await start()
+    const pod = await runPod('counted', 'counted')
+    await identify(client, pod)
+    expect(await client.identify('eyJhbGciOiJub25lIn0.e30.', pod.localAddress)).toBe('token-refused')
+    await removeObject(control.admin, 'Pod', 'counted', 'counted')
+    const healthPort = (await replicas[0]?.line('starting'))?.healthPort
+    const lines = await until('the Pod to have ended', async () => {
+      const text = await (await fetch(`http://127.0.0.1:${healthPort}/metrics`)).text()
+      return !text.includes('synguard_webhook_voids{cause="ended"} 0') && text.split('\n')
+    })
+    expect(lines).toEqual(
+      expect.arrayContaining([
+        expect.stringMatching(/^synguard_webhook_token_reviews_total\{result="authenticated"\} [1-9]/),
+        'synguard_webhook_token_reviews_total{result="refused"} 1',
+        expect.stringMatching(/^synguard_webhook_token_review_seconds_count [2-9]/),
+        'synguard_webhook_identities_total{result="ok"} 1',
+        'synguard_webhook_identities_total{result="token-refused"} 1',
+        'synguard_webhook_void_entries_invalid 0',
+        expect.stringMatching(/^synguard_webhook_voids\{cause="ended"\} [1-9]/),
+      ]),
+    )
+  }, 90_000)
+})
+
 describe('what happens while no replica runs', () => {
   afterEach(async () => {
     injecting = await spawnReplica({ control, names: NAMES })

@@ -102,17 +102,14 @@ export function createIssueRegister(options: IssueRegisterOptions): IssueRegiste
     return found?.metadata?.uid === uid && isLive(found) ? found : undefined
   }
 
+  /** Voids what differs from the cluster. */
   async function compare(one: Registered): Promise<void> {
     const pod = await readPod(one)
-    if (pod === undefined) {
-      voids.merge(one.uid, { ended: now() })
-      return forget(one.uid)
-    }
+    if (pod === undefined) return voids.merge(one.uid, { ended: now() })
     const labels = labelsOf(pod, await cluster.read('Namespace', pod.metadata?.namespace ?? ''))
     if (digestOf(labels) === one.digest) return
     log.info({ namespace: one.namespace, pod: one.name }, 'labels changed while no replica ran')
     voids.merge(one.uid, { relabelled: now() }, labels)
-    await store.settled(one.uid)
   }
 
   async function compareAll(): Promise<void> {
@@ -130,6 +127,10 @@ export function createIssueRegister(options: IssueRegisterOptions): IssueRegiste
       for (const one of next) await compare(one)
     }
     await Promise.all(Array.from({ length: PARALLEL }, worker))
+    // All together, as many go into one write.
+    await Promise.all(
+      differing.map(({ uid }) => (voids.get(uid)?.ended === undefined ? store.settled(uid) : forget(uid))),
+    )
     log.info({ registered: registered.length, differing: differing.length }, 'the register is compared')
   }
 
