@@ -122,7 +122,7 @@ function checkReachable({ installation, namespaces }: Facts): readonly Found[] {
     const reason = firstUnseen(others.map(({ admission }) => admission))
     if (tried.length === 0) return [notSeen('whether the webhook is reached', reason?.reason ?? '')]
     for (const { name, admission } of tried) {
-      if (admission.kind === 'refused' && admission.message.includes(UNREACHED)) {
+      if (admission.kind === 'refused' && (admission.status === 504 || admission.message.includes(UNREACHED))) {
         const fix = `kubectl -n ${installation.namespace} logs deployment/synguard-webhook`
         return [mend(`a dry run in ${name}: ${admission.message}`, fix)]
       }

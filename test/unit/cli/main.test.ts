@@ -40,6 +40,8 @@ describe('the command line', () => {
     [['inject'], '-f FILE is missing'],
     [['explain', '/nonexistent'], '/nonexistent cannot be read'],
     [['try', EXAMPLE, '--expect', '/nonexistent'], '/nonexistent cannot be read'],
+    [['check', '--kubeconfig', '/nonexistent'], 'The kubeconfig /nonexistent cannot be read (ENOENT)'],
+    [['check', 'shop'], 'unexpected argument "shop"'],
   ])('%j is one line on standard error and status 2', (args, message) => {
     const { status, stdout, stderr } = run(args)
     expect([status, stdout]).toEqual([2, ''])

@@ -249,6 +249,11 @@ describe('webhook-reached', () => {
     expect(reached(refused(message))).toEqual([`fix a dry run in shop: ${message}`])
   })
 
+  it('is not, where the API server gave no answer', () => {
+    const admission = seen({ kind: 'refused' as const, status: 504, message: 'no answer for a Pod' })
+    expect(reached({ admission })).toEqual(['fix a dry run in shop: no answer for a Pod'])
+  })
+
   it('takes a refusal for other reasons as an answer', () => {
     expect(reached(refused('exceeded quota: pods'))).toEqual(['ok the API server reaches the webhook: 1 dry run'])
   })
