@@ -79,7 +79,7 @@ async function tryAdmission(
   })
   if (!answer.seen || answer.value.kind === 'admitted') return answer
   const { message } = answer.value
-  if (/cannot create resource "pods"/.test(message)) return unseen(`you may not create pods in namespace ${namespace}`)
+  if (message.startsWith('you may not create pods')) return unseen(message)
   if (/error looking up service account/.test(message))
     return unseen(`namespace ${namespace} has no service account yet`)
   return answer
