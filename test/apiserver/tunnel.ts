@@ -11,7 +11,8 @@ export interface Tunnel {
   close(): Promise<void>
 }
 
-export async function openTunnel(target: number): Promise<Tunnel> {
+/** On a port of this machine, or on the UNIX socket at `path`, which processes in other network namespaces reach too. */
+export async function openTunnel(target: number, path?: string): Promise<Tunnel> {
   const sockets = new Set<Socket>()
   let isCut = false
   let accepted = 0
@@ -32,13 +33,16 @@ export async function openTunnel(target: number): Promise<Tunnel> {
       })
     }
   })
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  await new Promise<void>((resolve) => {
+    if (path === undefined) server.listen(0, '127.0.0.1', resolve)
+    else server.listen(path, resolve)
+  })
   const cut = () => {
     isCut = true
     for (const socket of [...sockets]) socket.destroy()
   }
   return {
-    port: (server.address() as { port: number }).port,
+    port: path === undefined ? (server.address() as { port: number }).port : 0,
     count: () => accepted,
     cut,
     mend: () => {
