@@ -23,6 +23,8 @@ export interface ApiPolicyStage extends PolicyStage {
   readonly client: ApiClient
   /** `list` or `watch`, one for each request so far. */
   readonly asked: readonly string[]
+  readonly caPath: string
+  readonly tokenPath: string
   /** Writes a token of that Pod, which is made where it is missing, over the one that the sidecar has. */
   projectToken(podName: string): Promise<void>
 }
@@ -94,6 +96,8 @@ export async function createApiPolicyStage(
     }),
     namespace,
     client,
+    caPath,
+    tokenPath,
     asked,
     projectToken,
     async put(policy) {

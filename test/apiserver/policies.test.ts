@@ -1,3 +1,5 @@
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { rootCertificates } from 'node:tls'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals'
 import { pino } from 'pino'
 import type { SynguardError } from '../../api/errors.ts'
@@ -158,6 +160,29 @@ describe('the sidecar at the API server', () => {
     await until('one', () => names() === 'one')
     expect(JSON.stringify(errors.map(({ message }) => message))).not.toMatch(/eyJ/)
   }, 60_000)
+
+  it('trusts the CA that the file has now, and sends its token to nobody else', async () => {
+    await open()
+    const { caPath, client, namespace, tokenPath } = stage
+    const own = readFileSync(caPath, 'utf8')
+    const codeWith = async (path: string, text: string): Promise<string> => {
+      writeFileSync(path, text)
+      return client.send({ method: 'GET', path: pathOfPolicies(namespace) }).then(
+        () => 'ok',
+        ({ code, message }: SynguardError) => `${code}: ${message}`,
+      )
+    }
+    const other = rootCertificates[0] ?? ''
+    expect(await codeWith(caPath, other)).toMatch(/^api-unreachable: .*UNABLE_TO_VERIFY/)
+    expect(await codeWith(caPath, `${other}\n${own}`)).toBe('ok')
+    expect(await codeWith(caPath, '')).toBe(`api-credentials: ${caPath} is empty.`)
+    expect(await codeWith(caPath, own)).toBe('ok')
+    expect(await codeWith(tokenPath, '\n')).toBe(`api-credentials: ${tokenPath} is empty.`)
+    rmSync(tokenPath)
+    expect(await client.send({ method: 'GET', path: '/' }).catch(({ code }: SynguardError) => code)).toBe(
+      'api-credentials',
+    )
+  })
 
   it('reads policies that only another version could have stored so that they never allow more', async () => {
     await open()
