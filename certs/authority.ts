@@ -1,5 +1,5 @@
 import type { KeyObject } from 'node:crypto'
-import { createHash, createPrivateKey, createPublicKey, generateKeyPairSync } from 'node:crypto'
+import { createPrivateKey, createPublicKey, generateKeyPairSync, hash } from 'node:crypto'
 import type { BundleKey, TrustBundle } from '../api/identity.ts'
 import { AuthorityError } from './errors.ts'
 
@@ -27,22 +27,26 @@ const COORDINATE = /^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/
  * undefined where `value` is none or names a point that is not on the curve.
  */
 export function parsePublicJwk(value: unknown): PublicJwk | undefined {
+  return readPublicJwk(value)?.jwk
+}
+
+/** The same, with the key that it was read into to see that its point is one: making it anew costs as much as a MAC's key. */
+export function readPublicJwk(value: unknown): { readonly jwk: PublicJwk; readonly key: KeyObject } | undefined {
   if (typeof value !== 'object' || value === null) return undefined
   const { kty, crv, x, y } = value as Record<string, unknown>
   if (kty !== 'EC' || crv !== 'P-256' || typeof x !== 'string' || typeof y !== 'string') return undefined
   if (!COORDINATE.test(x) || !COORDINATE.test(y)) return undefined
   try {
-    createPublicKey({ key: { kty, crv, x, y }, format: 'jwk' })
+    return { jwk: { kty, crv, x, y }, key: createPublicKey({ key: { kty, crv, x, y }, format: 'jwk' }) }
   } catch {
     return undefined
   }
-  return { kty, crv, x, y }
 }
 
 /** The RFC 7638 thumbprint (SHA-256, base64url) of a P-256 public key. */
 export function jwkThumbprint(jwk: PublicJwk): string {
   const members = JSON.stringify({ crv: jwk.crv, kty: jwk.kty, x: jwk.x, y: jwk.y })
-  return createHash('sha256').update(members).digest('base64url')
+  return hash('sha256', members, 'base64url')
 }
 
 /** The JWK of a private or public P-256 key. Throws AuthorityError `authority-key` for any other key. */

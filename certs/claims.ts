@@ -1,8 +1,9 @@
+import type { KeyObject } from 'node:crypto'
 import { isIPv4, isIPv6 } from 'node:net'
 import type { Labels, NamedPort, PodIdentity, Protocol } from '../api/identity.ts'
 import { canonicalAddress } from '../policy/address.ts'
 import type { PublicJwk } from './authority.ts'
-import { parsePublicJwk } from './authority.ts'
+import { readPublicJwk } from './authority.ts'
 import { WitError } from './errors.ts'
 import { DEGRADED_MAX, LABELS_MAX, PORTS_MAX, WIT_LIFETIME_MAX_SECONDS } from './limits.ts'
 
@@ -60,7 +61,7 @@ export function encodeClaims(claims: WitClaims): Buffer {
  * The claims in a WIT's inflated payload. Throws WitError `wit-claims`, which names the claim, unless every claim has
  * its type, syntax and bounds, and there is no other.
  */
-export function parseClaims(bytes: Buffer): WitClaims {
+export function parseClaims(bytes: Buffer): WitClaims & { readonly cnfKey: KeyObject } {
   let value: unknown
   try {
     value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
@@ -71,13 +72,14 @@ export function parseClaims(bytes: Buffer): WitClaims {
   const { trustDomain, namespace, serviceAccount } = parseSubject(claims.sub)
   const issuedAt = integer(claims.iat, 'iat', 0, Number.MAX_SAFE_INTEGER)
   const expiresAt = integer(claims.exp, 'exp', issuedAt + 1, issuedAt + WIT_LIFETIME_MAX_SECONDS)
-  const cnf = parsePublicJwk(record(record(claims.cnf, 'cnf', ['jwk']).jwk, 'cnf.jwk', ['kty', 'crv', 'x', 'y']))
+  const cnf = readPublicJwk(record(record(claims.cnf, 'cnf', ['jwk']).jwk, 'cnf.jwk', ['kty', 'crv', 'x', 'y']))
   if (cnf === undefined) throw refuse('cnf.jwk', 'a P-256 public key')
   return {
     issuer: text(claims.iss, 'iss', (value) => value.length > 0 && value.length <= 255),
     trustDomain,
     identity: { namespace, serviceAccount, ...parsePod(claims.pod) },
-    cnf,
+    cnf: cnf.jwk,
+    cnfKey: cnf.key,
     issuedAt,
     expiresAt,
     jti: text(claims.jti, 'jti', (value) => JTI.test(value)),

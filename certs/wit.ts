@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash, type KeyObject } from 'node:crypto'
 import { deflateRawSync, inflateRawSync } from 'node:zlib'
 import { CompactSign } from 'jose'
 import type { BundleKey, PodIdentity, TrustBundle } from '../api/identity.ts'
@@ -30,6 +30,8 @@ export interface VerifiedWit {
   /** The SPIFFE ID. */
   readonly subject: string
   readonly cnf: PublicJwk
+  /** The key of cnf. */
+  readonly cnfKey: KeyObject
   /** RFC 7638 thumbprint of cnf. */
   readonly cnfThumbprint: string
   readonly kid: string
@@ -97,17 +99,18 @@ export async function verifyWit(
   if (claims.expiresAt + expected.skewSeconds <= expected.now) {
     throw new WitError('wit-expired', `The token expired ${expected.now - claims.expiresAt} s ago.`)
   }
-  const { identity, cnf, issuedAt, expiresAt, jti } = claims
+  const { identity, cnf, cnfKey, issuedAt, expiresAt, jti } = claims
   return {
     identity,
     subject: spiffeId(claims.trustDomain, identity.namespace, identity.serviceAccount),
     cnf,
+    cnfKey,
     cnfThumbprint: jwkThumbprint(cnf),
     kid,
     issuedAt,
     expiresAt,
     jti,
-    sha256: createHash('sha256').update(compact).digest(),
+    sha256: hash('sha256', compact, 'buffer'),
   }
 }
 

@@ -43,7 +43,7 @@ export interface IdentityClientOptions {
   readonly random: () => number
   readonly log: LogSink
   /** Hears of each new identity, in order. */
-  readonly onIdentity: (identity: OwnIdentity, reason: string) => void
+  readonly onIdentity: (identity: OwnIdentity, reason: string) => void | Promise<void>
   readonly onFailure?: (error: SynguardError) => void
 }
 
@@ -95,7 +95,7 @@ export function createIdentityClient(options: IdentityClientOptions): IdentityCl
       const renewInMs = Math.round(renewalWaitMs(identity))
       schedule(renewInMs, 'half-life')
       log.info({ reason, expiresAt: new Date(identity.expiresAtMs).toISOString(), renewInMs }, 'identity obtained')
-      options.onIdentity(identity, reason)
+      await options.onIdentity(identity, reason)
     } catch (error) {
       if (!aborter.signal.aborted) failed(error, reason)
     } finally {

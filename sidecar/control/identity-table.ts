@@ -2,7 +2,7 @@
  * The identity table: which peer an index in a connection's mark stands for. It lies in a memory emptyDir, so that a
  * restarted sidecar still knows the peers of running connections. A row is on disk before the first verdict uses it.
  */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { appendFileSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { PodIdentity } from '../../api/identity.ts'
@@ -129,7 +129,7 @@ export function openIdentityTable(directory: string, onWriteError: (error: Error
 
 /** Rows are the same where every fact that policies can ask for is. */
 function keyOf(row: Pick<IdentityRow, 'identity' | 'port'>): string {
-  const facts = createHash('sha256').update(JSON.stringify(row.identity)).digest('base64url')
+  const facts = hash('sha256', JSON.stringify(row.identity), 'base64url')
   return `${row.identity.uid} ${row.port} ${facts}`
 }
 

@@ -5,6 +5,7 @@ import { SKEW_SECONDS } from '../../certs/limits.ts'
 import type { NetworkPolicy } from '../../policy/types.ts'
 import type { GateSettings } from '../datapath/gate.ts'
 import type { FromWorker } from '../datapath/messages.ts'
+import { encodeWitSection } from '../handshake/frame.ts'
 import { bundleMessage, ownMessage, subjectOf } from './briefing.ts'
 import { watchConntrackRoom } from './conntrack-room.ts'
 import { createDirectoryMirror } from './directory-mirror.ts'
@@ -21,6 +22,7 @@ import type { PolicySource } from './policies/source.ts'
 import { createPolicyView } from './policy-view.ts'
 import { conditionsOf, setReadiness } from './readiness.ts'
 import { createRefusalLog } from './refusal-log.ts'
+import { rehearseVerification } from './rehearsal.ts'
 import { restoreIdentityTable } from './restore-state.ts'
 import { startRulesCheck } from './rules-check.ts'
 import { openRunningConnections } from './running-connections.ts'
@@ -203,7 +205,8 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
     now,
     random,
     log,
-    onIdentity: (next) => {
+    onIdentity: async (next) => {
+      if (generation === 0) await rehearse(next)
       identity = next
       generation++
       metrics.byName.identity_renewals_total.inc({ result: 'ok' })
@@ -219,6 +222,15 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
       updateReady()
     },
   })
+
+  /** Nothing depends on it: whoever meets this Pod first waits longer where it fails. */
+  async function rehearse({ parts, bundle }: OwnIdentity): Promise<void> {
+    const wit = { section: encodeWitSection(parts), bundle: () => bundle }
+    const expected = { trustDomain: settings.trustDomain, issuer, skewSeconds: SKEW_SECONDS }
+    await rehearseVerification({ ...wit, ...expected, directory: PATH_STATE, now }).catch((error: Error) =>
+      log.warn({ error: error.message }, 'verifications not rehearsed'),
+    )
+  }
 
   const stream = createStreamClient({
     http,

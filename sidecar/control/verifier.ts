@@ -97,6 +97,7 @@ export function createVerifier(options: VerifierOptions): Verifier {
       identity,
       witHash: wit.sha256,
       cnf: wit.cnf,
+      key: wit.cnfKey,
       thumbprint: wit.cnfThumbprint,
       kid,
       issuedAt,

@@ -20,6 +20,8 @@ export interface VerifiedPeer {
   readonly identity: PodIdentity
   readonly witHash: Uint8Array
   readonly cnf: PublicJwk
+  /** The key of `cnf`, where it is at hand: as a JWK it has to be read again. */
+  readonly key?: KeyObject
   readonly thumbprint: string
   readonly kid: string
   readonly issuedAt: number

@@ -43,6 +43,7 @@ import { handleInbound } from './inbound.ts'
 import type { FromWorker, ToWorker, WorkerData } from './messages.ts'
 import { handleOutbound } from './outbound.ts'
 import { createOutcome, drop, refuse } from './outcome.ts'
+import { rehearse } from './rehearsal.ts'
 import { openSockets } from './sockets.ts'
 
 const COUNTERS_MILLISECONDS = 1_000
@@ -50,6 +51,7 @@ const COUNTERS_MILLISECONDS = 1_000
 /** Runs for ever. Throws NetlinkError where the queues cannot be bound. */
 function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
   const tell = (message: FromWorker): void => port.postMessage(message)
+  rehearse()
   const queue = openQueueSocket({
     receiveBufferBytes: RECEIVE_BUFFER_BYTES,
     receiveTimeoutMilliseconds: RECEIVE_TIMEOUT_MILLISECONDS,

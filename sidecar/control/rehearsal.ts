@@ -1,0 +1,45 @@
+/** Verifications that nobody waits for, before the first that somebody does: see datapath/rehearsal.ts. */
+import { mkdirSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { openIdentityTable } from './identity-table.ts'
+import { createVerifier, type VerifierOptions } from './verifier.ts'
+
+/** Enough for the engine to compile what each verification runs. */
+const ROUNDS = 24
+
+export interface RehearsalOptions extends Pick<VerifierOptions, 'trustDomain' | 'issuer' | 'skewSeconds' | 'bundle'> {
+  /** The own WIT, as frames carry it. */
+  readonly section: Uint8Array
+  /** Where a table may lie meanwhile. */
+  readonly directory: string
+  readonly now: () => number
+}
+
+/**
+ * Verifies the own WIT as a peer's is verified, to the row on disk, in a table that is thrown away. Resolves to how many
+ * of the rounds found it good; rejects where the folder cannot be written.
+ */
+export async function rehearseVerification(options: RehearsalOptions, rounds: number = ROUNDS): Promise<number> {
+  const directory = join(options.directory, 'rehearsal')
+  mkdirSync(directory, { recursive: true, mode: 0o700 })
+  try {
+    const table = openIdentityTable(directory, (error) => {
+      throw error
+    })
+    let round = 0
+    const verifier = createVerifier({
+      ...options,
+      // Each as a renewed one: a row that is known already is not written.
+      table: { ...table, obtain: (row) => table.obtain({ ...row, expiresAt: row.expiresAt + round }) },
+      fetchBundle: async () => undefined,
+      onResult: () => undefined,
+    })
+    let good = 0
+    for (round = 1; round <= rounds; round++) {
+      if (typeof (await verifier.verify(options.section)) !== 'string') good++
+    }
+    return good
+  } finally {
+    rmSync(directory, { recursive: true, force: true })
+  }
+}
