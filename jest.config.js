@@ -9,7 +9,28 @@ export default {
       { jsc: { target: 'es2024', parser: { syntax: 'typescript' } }, module: { type: 'es6' } },
     ],
   },
-  maxWorkers: 2,
+  runner: [
+    '<rootDir>/test/runner.js',
+    {
+      loading: [
+        'test/netns/exhaustion/floods',
+        'test/netns/connections/setup',
+        'test/soak/soak',
+        'test/netns/bench',
+        'test/netns/limits/limits',
+        'test/netns/exhaustion/kernel',
+      ],
+      longest: [
+        'test/netns/exhaustion/half-closed',
+        'test/netns/evasion/egress',
+        'test/netns/exhaustion/issuer',
+        'test/netns/connections/meetings',
+      ],
+    },
+  ],
+  globalSetup: '<rootDir>/test/set-up.js',
+  globalTeardown: '<rootDir>/test/tear-down.js',
+  maxWorkers: 3,
   // node-forge makes RSA keys in JavaScript, which takes a busy machine a while.
   testTimeout: 60_000,
 }
