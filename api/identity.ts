@@ -34,11 +34,21 @@ export type DirectoryEntry =
       readonly name: string
       readonly ports: readonly ServicePort[]
     }
-  | { readonly kind: 'node'; readonly name: string }
+  /** Its ports that lead to Services; whatever answers on another one, policies see as the node. */
+  | { readonly kind: 'node'; readonly name: string; readonly ports: readonly NodePort[] }
   /** Two live Pods claim the address, or its Pod is not a peer by label: only ipBlock rules match. */
   | { readonly kind: 'unmatched'; readonly reason: string }
   /** No object of the cluster has this address. */
   | { readonly kind: 'external' }
+
+/** A node port, of Services of the types NodePort and LoadBalancer: every node has the same ones. */
+export interface NodePort {
+  readonly protocol: Protocol
+  readonly port: number
+  /** The Service at its cluster address of the same family: that address's entry says who is behind the port. */
+  readonly serviceAddress: string
+  readonly servicePort: number
+}
 
 export interface ServicePort {
   readonly protocol: Protocol

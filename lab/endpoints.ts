@@ -13,6 +13,9 @@ export interface ServicePortEndpoints {
   readonly clusterIps: readonly string[]
   readonly protocol: Protocol
   readonly port: number
+  readonly nodePort?: number
+  /** Where the node port keeps its clients' addresses (externalTrafficPolicy Local); else the node's stands for them. */
+  readonly keepsSource?: boolean
   /** Ready Pods of both families. */
   readonly endpoints: readonly Endpoint[]
 }
@@ -62,6 +65,10 @@ export function serviceEndpoints(services: readonly V1Service[], pods: readonly 
         clusterIps: service.spec?.clusterIPs ?? [],
         protocol,
         port: port.port,
+        ...(port.nodePort !== undefined && {
+          nodePort: port.nodePort,
+          keepsSource: service.spec?.externalTrafficPolicy === 'Local',
+        }),
         endpoints,
       }
     })

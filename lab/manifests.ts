@@ -104,9 +104,11 @@ function readService(object: Field, namespace: string, name: string): V1Service 
   const selector = readLabels(member(spec, 'selector'))
   const type = readOneOf(member(spec, 'type'), ['ClusterIP', 'NodePort', 'LoadBalancer', 'ExternalName'], 'ClusterIP')
   const clusterIp = readOptionalText(member(spec, 'clusterIP'))
+  const externalTrafficPolicy = readOneOf(member(spec, 'externalTrafficPolicy'), ['Cluster', 'Local'], 'Cluster')
   const ports = readItems(member(spec, 'ports')).map((port) => {
     requireObject(port)
     const targetPort = member(port, 'targetPort')
+    const nodePort = member(port, 'nodePort')
     if (!isAbsent(targetPort) && typeof targetPort.value !== 'string') readInteger(targetPort, 1, 65535)
     const portName = readOptionalText(member(port, 'name'))
     return {
@@ -114,6 +116,7 @@ function readService(object: Field, namespace: string, name: string): V1Service 
       port: readInteger(member(port, 'port'), 1, 65535),
       protocol: readOneOf(member(port, 'protocol'), ['TCP', 'UDP', 'SCTP'], 'TCP'),
       ...(!isAbsent(targetPort) && { targetPort: targetPort.value as number | string }),
+      ...(!isAbsent(nodePort) && { nodePort: readInteger(nodePort, 1, 65535) }),
     }
   })
   if (ports.length === 0 && type !== 'ExternalName' && clusterIp !== 'None') {
@@ -123,7 +126,13 @@ function readService(object: Field, namespace: string, name: string): V1Service 
     apiVersion: 'v1',
     kind: 'Service',
     metadata: { name, namespace, labels: readLabels(member(member(object, 'metadata'), 'labels')) },
-    spec: { type, selector, ports, ...(clusterIp !== undefined && { clusterIP: clusterIp }) },
+    spec: {
+      type,
+      selector,
+      ports,
+      ...(type !== 'ClusterIP' && { externalTrafficPolicy }),
+      ...(clusterIp !== undefined && { clusterIP: clusterIp }),
+    },
   }
 }
 

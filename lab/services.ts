@@ -28,6 +28,7 @@ function natChains(service: ServicePortEndpoints, family: Family): string[] {
       (address) =>
         `-A KUBE-SERVICES -d ${address}/${prefix(family)} -p ${protocol} --dport ${service.port} -j ${chain}`,
     ),
+    ...nodePortRules(service, chain),
     ...endpoints.flatMap(({ address, port }, index) => {
       const endpointChain = chainName('KUBE-SEP', service.name, protocol, address, String(port))
       const left = endpoints.length - index
@@ -43,6 +44,13 @@ function natChains(service: ServicePortEndpoints, family: Family): string[] {
   ]
 }
 
+/** Pods go the way of the cluster address where the policy is Local, and are masqueraded where it is Cluster. */
+function nodePortRules({ protocol, nodePort, keepsSource }: ServicePortEndpoints, chain: string): string[] {
+  if (nodePort === undefined) return []
+  const rule = `-A KUBE-NODEPORTS -p ${protocol.toLowerCase()} --dport ${nodePort} -j`
+  return keepsSource ? [`${rule} ${chain}`] : [`${rule} KUBE-MARK-MASQ`, `${rule} ${chain}`]
+}
+
 function refusalOfEmpty(service: ServicePortEndpoints, family: Family): string[] {
   if (service.endpoints.some(({ address }) => isFamily(family)(address))) return []
   return service.clusterIps
@@ -54,8 +62,8 @@ function refusalOfEmpty(service: ServicePortEndpoints, family: Family): string[]
 }
 
 /**
- * The node's rules for ClusterIP Services as text for iptables-restore or ip6tables-restore, in the shape of kube-proxy's
- * iptables mode: DNAT to a random ready endpoint, masquerade for hairpin only, INVALID dropped in FORWARD
+ * The node's rules for cluster addresses and node ports of Services as text for iptables-restore or ip6tables-restore, in the shape of kube-proxy's
+ * iptables mode: DNAT to a random ready endpoint, masquerade for hairpin and node ports only, INVALID dropped in FORWARD
  * (kubernetes/pkg/proxy/iptables/proxier.go). SCTP is left out.
  */
 export function serviceRules(services: readonly ServicePortEndpoints[], family: Family): string {
@@ -82,6 +90,7 @@ export function serviceRules(services: readonly ServicePortEndpoints[], family: 
     ':KUBE-SERVICES - [0:0]',
     ':KUBE-POSTROUTING - [0:0]',
     ':KUBE-MARK-MASQ - [0:0]',
+    ':KUBE-NODEPORTS - [0:0]',
     '-A PREROUTING -j KUBE-SERVICES',
     '-A OUTPUT -j KUBE-SERVICES',
     '-A POSTROUTING -j KUBE-POSTROUTING',
@@ -90,6 +99,7 @@ export function serviceRules(services: readonly ServicePortEndpoints[], family: 
     '-A KUBE-POSTROUTING -j MARK --xor-mark 0x4000',
     '-A KUBE-POSTROUTING -j MASQUERADE --random-fully',
     ...proxied.flatMap((service) => natChains(service, family)),
+    '-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS',
     'COMMIT',
   ].join('\n')}\n`
 }

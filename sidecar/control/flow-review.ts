@@ -47,6 +47,9 @@ export const RELEASED = { mark: MARK_RELEASED, mask: (MARK_RELEASED | MARK_REVOK
 /** Revoked or judged again in one turn: a millisecond or two. A step of the listing is about as long. */
 const FLOWS_OF_A_TURN = 32
 
+/** A connection may need two entries of the directory: its node's, and that of the Service behind the node port. */
+const ADDRESSES_OF_A_FLOW = 2
+
 /**
  * Judges all released connections, twice: those released while the first pass ran are in the second. It takes turns with
  * what else the thread has to do: a first contact waits for a step of it, not for 100,000 connections.
@@ -83,12 +86,18 @@ async function reviewOnce(options: FlowReviewOptions): Promise<FlowReview> {
     } else if (!decision.allowed) denied.push({ flow, direction })
   })
   await takeInTurns(listing)
-  if (unknown.size > 0) {
+  // A node port's address leads on to a Service's, which may have to be asked for too.
+  for (let round = 0; unknown.size > 0 && round < ADDRESSES_OF_A_FLOW; round++) {
     await Promise.all([...unknown].map(options.resolve))
-    await inTurns(undecided, ({ flow, direction }) => {
+    unknown.clear()
+    const waiting = undecided.splice(0)
+    await inTurns(waiting, ({ flow, direction }) => {
       const decision = decideFlow(options, flow, direction)
-      // Still unknown: the issuer cannot be asked. What was allowed before stays: nothing says that it changed.
-      if (typeof decision !== 'string' && !decision.allowed) denied.push({ flow, direction })
+      // Still unknown in the end: the issuer cannot be asked. What was allowed before stays: nothing says that it changed.
+      if (typeof decision === 'string') {
+        unknown.add(decision)
+        undecided.push({ flow, direction })
+      } else if (!decision.allowed) denied.push({ flow, direction })
     })
   }
   await takeInTurns(

@@ -5,6 +5,7 @@ import type {
   Labels,
   Mode,
   NamedPort,
+  NodePort,
   PodIdentity,
   Protocol,
   ServiceBackend,
@@ -121,6 +122,16 @@ function servicePort(value: unknown, path: string): ServicePort {
   }
 }
 
+function nodePort(value: unknown, path: string): NodePort {
+  const item = fields(value, path)
+  return {
+    protocol: oneOf(item.protocol, `${path}.protocol`, PROTOCOLS),
+    port: port(item.port, `${path}.port`),
+    serviceAddress: address(item.serviceAddress, `${path}.serviceAddress`),
+    servicePort: port(item.servicePort, `${path}.servicePort`),
+  }
+}
+
 /** A DirectoryEntry out of JSON; throws ControlError `issuer-answer`, an unknown kind too: it must not match anything. */
 export function parseDirectoryEntry(value: unknown, path = 'entry'): DirectoryEntry {
   const entry = fields(value, path)
@@ -139,7 +150,12 @@ export function parseDirectoryEntry(value: unknown, path = 'entry'): DirectoryEn
         ports: list(entry.ports, `${path}.ports`, servicePort),
       }
     case 'node':
-      return { kind: 'node', name: text(entry.name, `${path}.name`) }
+      return {
+        kind: 'node',
+        name: text(entry.name, `${path}.name`),
+        // An older issuer says nothing of them.
+        ports: entry.ports === undefined ? [] : list(entry.ports, `${path}.ports`, nodePort),
+      }
     case 'unmatched':
       return { kind: 'unmatched', reason: text(entry.reason, `${path}.reason`) }
     case 'external':

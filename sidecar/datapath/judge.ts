@@ -3,6 +3,7 @@ import type { DirectoryEntry, ServiceBackend } from '../../api/identity.ts'
 import type { Cidr } from '../../policy/address.ts'
 import type { Decision, Direction, Peer, TrafficProtocol } from '../../policy/types.ts'
 import type { Refusal } from '../handshake/reasons.ts'
+import { type Directory, findDialled, type ServiceEntry } from './dialled.ts'
 import { addressText, type GatePolicy, type GateSettings, isClusterAddress, isNodeAddress } from './gate.ts'
 import type { KnownPeer } from './peers.ts'
 
@@ -11,7 +12,7 @@ export interface Judge {
   readonly settings: Pick<GateSettings, 'peersWithoutIdentity' | 'nodeAccess' | 'probePorts'>
   readonly clusterNetworks: readonly Cidr[]
   readonly nodeAddresses: ReadonlySet<string>
-  readonly directory: { get(address: string): DirectoryEntry | 'unknown' | undefined }
+  readonly directory: Directory
   readonly policy: GatePolicy | undefined
 }
 
@@ -40,7 +41,7 @@ export type Judgement =
 export interface Meeting {
   readonly direction: Direction
   readonly protocol: TrafficProtocol
-  /** The port of the destination as it stands in the packet: a Service's port for egress through a Service. */
+  /** The port of the destination as it stands in the packet: a Service's or a node's port for egress through a Service. */
   readonly port: number
   /** A guarded Pod must show a WIT here (TCP): no downgrade. */
   readonly witExpected: boolean
@@ -55,18 +56,24 @@ export function judgeAddress(
   addressBytes: number,
 ): Judgement {
   const address = addressText(bytes, at, addressBytes)
-  if (isNodeAddress(judge, bytes, at, addressBytes)) return judgeNode(judge, meeting, address)
-  if (!isClusterAddress(judge, bytes, at, addressBytes)) return byAddress(judge, meeting, { kind: 'external', address })
-  if (judge.settings.peersWithoutIdentity === 'deny') {
-    return byAddress(judge, meeting, { kind: 'external', address }, 'no-wit')
+  const isOwnNode = isNodeAddress(judge, bytes, at, addressBytes)
+  const isCluster = isClusterAddress(judge, bytes, at, addressBytes)
+  const isAsked = isCluster && judge.settings.peersWithoutIdentity === 'resolve'
+  // The own node is known without the directory, but for its ports that lead to Services.
+  if (isOwnNode && !(isAsked && meeting.direction === 'egress')) return judgeNode(judge, meeting, address)
+  if (!isAsked) return byAddress(judge, meeting, { kind: 'external', address }, isCluster ? 'no-wit' : 'policy')
+  if (meeting.direction === 'ingress') {
+    const entry = judge.directory.get(address)
+    return entry === undefined ? { kind: 'unknown', address } : judgeEntry(judge, meeting, address, entry)
   }
-  const entry = judge.directory.get(address)
-  if (entry === undefined) return { kind: 'unknown', address }
-  if (entry === 'unknown') return byAddress(judge, meeting, { kind: 'external', address }, 'peer-unknown')
-  return judgeEntry(judge, meeting, address, entry)
+  const dialled = findDialled(judge.directory, address, meeting.protocol, meeting.port)
+  if (dialled.kind === 'ask') return { kind: 'unknown', address: dialled.address }
+  if (dialled.kind === 'service') return judgeService(judge, meeting, address, dialled)
+  return isOwnNode ? judgeNode(judge, meeting, address) : judgeEntry(judge, meeting, address, dialled.entry)
 }
 
-function judgeEntry(judge: Judge, meeting: Meeting, address: string, entry: DirectoryEntry): Judgement {
+function judgeEntry(judge: Judge, meeting: Meeting, address: string, entry: DirectoryEntry | 'unknown'): Judgement {
+  if (entry === 'unknown') return byAddress(judge, meeting, { kind: 'external', address }, 'peer-unknown')
   switch (entry.kind) {
     case 'pod': {
       const peer: Peer = { kind: 'attested', pod: entry.pod, address }
@@ -75,12 +82,10 @@ function judgeEntry(judge: Judge, meeting: Meeting, address: string, entry: Dire
       }
       return { kind: 'decided', decision: decide(judge, meeting, peer, meeting.port), peer, refusal: 'policy' }
     }
-    case 'service':
-      return meeting.direction === 'egress'
-        ? judgeService(judge, meeting, address, entry)
-        : byAddress(judge, meeting, { kind: 'external', address })
     case 'node':
       return byAddress(judge, meeting, { kind: 'node', address })
+    // A Service's address opens no connections.
+    case 'service':
     case 'unmatched':
     case 'external':
       return byAddress(judge, meeting, { kind: 'external', address })
@@ -95,9 +100,10 @@ function judgeService(
   judge: Judge,
   meeting: Meeting,
   address: string,
-  service: Extract<DirectoryEntry, { kind: 'service' }>,
+  dialled: { readonly service: ServiceEntry; readonly port: number },
 ): Judgement {
-  const port = service.ports.find((one) => one.protocol === meeting.protocol && one.port === meeting.port)
+  const { service } = dialled
+  const port = service.ports.find((one) => one.protocol === meeting.protocol && one.port === dialled.port)
   const reached = (port?.backends ?? []).filter((backend) => !(backend.guarded && meeting.witExpected))
   const peerOfService: Peer = { kind: 'external', address }
   if (reached.length === 0) {

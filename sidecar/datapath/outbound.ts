@@ -7,6 +7,7 @@ import { FLAG_ACK, FLAG_FIN, FLAG_SYN, type Packet } from '../packet/decode.ts'
 import { stripPayload } from '../packet/rewrite.ts'
 import { PLAIN_SYN_FROM } from './bounds.ts'
 import { connectionKey, tupleKey } from './connection-key.ts'
+import { findNodePort } from './dialled.ts'
 import { addressFacts, denies, type Gate, peerName } from './gate.ts'
 import { judgeAddress } from './judge.ts'
 import { judgeMidstream } from './midstream.ts'
@@ -40,8 +41,12 @@ function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome):
     }
     return pass(outcome)
   }
-  if (isNode || !isCluster) {
-    return handleSynToOutside(gate, bytes, packet, outcome)
+  if (!isCluster) return handleSynToOutside(gate, bytes, packet, outcome)
+  if (isNode) {
+    const entry = gate.directory.get(address)
+    if (entry === undefined) return needAddress(outcome, address)
+    const nodePort = entry === 'unknown' ? undefined : findNodePort(entry, 'TCP', packet.destinationPort)
+    if (!nodePort) return handleSynToOutside(gate, bytes, packet, outcome)
   }
 
   if (gate.policy && !gate.policy.tcpEgressPossible) {
@@ -70,7 +75,7 @@ function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome):
   if (syn.frameBytes === 0) syn.noteFrame(outcome.packet, packet, gate.own.synFrame.length)
 }
 
-/** Outside the cluster nobody can show a WIT: ipBlock rules decide at the SYN, without a frame. */
+/** Outside the cluster, and at the own node but for its node ports, nobody can show a WIT: ipBlock rules decide at the SYN, without a frame. */
 function handleSynToOutside(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
   const judgement = judgeAddress(
     gate,

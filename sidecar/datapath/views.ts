@@ -3,6 +3,7 @@ import type { ClientView } from '../handshake/client.ts'
 import type { OwnIdentity } from '../handshake/keys.ts'
 import type { ServerView } from '../handshake/server.ts'
 import type { Packet } from '../packet/decode.ts'
+import { findDialled } from './dialled.ts'
 import { addressText, type Gate, isNodeAddress } from './gate.ts'
 
 interface View extends ClientView, ServerView {
@@ -45,14 +46,15 @@ export const clientView: (gate: Gate, own: OwnIdentity) => ClientView = refresh
 /** Valid until the next call. */
 export const serverView: (gate: Gate, own: OwnIdentity) => ServerView = refresh
 
-/** True where the dialled address is a Service with this very Pod behind it. */
+/** True where the dialled address and port lead to a Service with this very Pod behind it. */
 function isHairpin(gate: Gate, bytes: Buffer, packet: Packet): boolean {
-  const entry = gate.directory.get(addressText(bytes, packet.sourceOffset, packet.addressBytes))
-  if (entry === undefined || entry === 'unknown' || entry.kind !== 'service') return false
-  return entry.ports.some(
+  const address = addressText(bytes, packet.sourceOffset, packet.addressBytes)
+  const dialled = findDialled(gate.directory, address, 'TCP', packet.sourcePort)
+  if (dialled.kind !== 'service') return false
+  return dialled.service.ports.some(
     (port) =>
       port.protocol === 'TCP' &&
-      port.port === packet.sourcePort &&
+      port.port === dialled.port &&
       port.backends.some((backend) => backend.pod?.uid === gate.own?.uid),
   )
 }

@@ -123,6 +123,20 @@ export function describeSidecar(name: string, createStage: () => Promise<Stage>)
         metadata: { name: 'peer', namespace: 'shop' },
         spec: { clusterIP: '10.96.0.7', selector: { app: 'peer' }, ports: [{ port: 80, targetPort: 'http' }] },
       })
+      await stage.put('Service', {
+        metadata: { name: 'exposed', namespace: 'shop' },
+        spec: {
+          type: 'LoadBalancer',
+          externalTrafficPolicy: 'Local',
+          healthCheckNodePort: 30_999,
+          clusterIP: '10.96.0.8',
+          selector: { app: 'peer' },
+          ports: [
+            { name: 'http', port: 80, nodePort: 30_080, protocol: 'TCP' },
+            { name: 'dns', port: 53, nodePort: 30_053, protocol: 'UDP' },
+          ],
+        },
+      })
       const peers = createPeersClient({ http, authenticate, now: Date.now })
       const addresses = ['127.0.0.1', 'fd00:244::7', '10.244.0.8', '10.0.0.1', '10.96.0.7', '203.0.113.1']
       const expected = ['pod', 'pod', 'unmatched', 'node', 'service', 'external']
@@ -131,8 +145,21 @@ export function describeSidecar(name: string, createStage: () => Promise<Stage>)
         const found = answers.map((answer) => (answer.kind === 'known' ? answer.entry.kind : answer.reason))
         return found.join() === expected.join() && found
       })
-      peers.stop()
       expect(kinds).toEqual(expected)
+      const serviceAddress = '10.96.0.8'
+      const ports = [
+        { protocol: 'TCP', port: 30_080, serviceAddress, servicePort: 80 },
+        { protocol: 'UDP', port: 30_053, serviceAddress, servicePort: 53 },
+      ]
+      // No stream watches here: a fresh client asks anew.
+      const entry = await until('the node ports', async () => {
+        const fresh = createPeersClient({ http, authenticate, now: Date.now })
+        const answer = await fresh.ask('10.0.0.1')
+        fresh.stop()
+        return answer.kind === 'known' && answer.entry.kind === 'node' && answer.entry.ports.length > 0 && answer.entry
+      })
+      peers.stop()
+      expect(entry).toEqual({ kind: 'node', name: 'node-1', ports })
     })
 
     it('hears by its stream what changes', async () => {

@@ -6,6 +6,8 @@ export interface KeyIndex {
   keysOf(value: string): ReadonlySet<string>
   /** The values that `key` claims. */
   valuesOf(key: string): ReadonlySet<string>
+  /** Every value that is claimed. */
+  values(): Iterable<string>
 }
 
 const NONE: ReadonlySet<string> = new Set()
@@ -31,5 +33,6 @@ export function createKeyIndex(): KeyIndex {
     },
     keysOf: (value) => keys.get(value) ?? NONE,
     valuesOf: (key) => values.get(key) ?? NONE,
+    values: () => keys.keys(),
   }
 }

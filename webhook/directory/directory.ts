@@ -5,6 +5,7 @@ import type { Cluster, ClusterChange } from '../cluster.ts'
 import { SERVICE_BACKENDS } from '../limits.ts'
 import { createKeyIndex } from './address-index.ts'
 import { familyOf, serviceEndpoints } from './endpoints.ts'
+import { nodePortsOf, withoutClashes } from './node-ports.ts'
 import { isLive, podAddresses, podIdentity } from './pod-identity.ts'
 
 /** Who has an address: what the API server knows of peers that show no WIT. */
@@ -29,6 +30,7 @@ export function createDirectory({ cluster, isGuarded }: DirectoryOptions): Direc
   const podsOfNamespace = createKeyIndex()
   const nodes = createKeyIndex()
   const services = createKeyIndex()
+  const servicesWithNodePorts = new Set<string>()
   const servicesOfNamespace = createKeyIndex()
   const slicesOfService = createKeyIndex()
   const slicesOfAddress = createKeyIndex()
@@ -45,6 +47,8 @@ export function createDirectory({ cluster, isGuarded }: DirectoryOptions): Direc
     } else if (kind === 'Service') {
       services.set(key, after === undefined ? [] : serviceAddresses(after))
       servicesOfNamespace.set(key, after === undefined ? [] : [namespaceOf(key)])
+      if (nodePortsText(after) === NO_NODE_PORTS) servicesWithNodePorts.delete(key)
+      else servicesWithNodePorts.add(key)
     } else if (kind === 'EndpointSlice') {
       slicesOfService.set(key, after === undefined ? [] : serviceOfSlice(after))
       slicesOfAddress.set(key, after === undefined ? [] : sliceAddresses(after))
@@ -55,7 +59,10 @@ export function createDirectory({ cluster, isGuarded }: DirectoryOptions): Direc
   function affected(change: ClusterChange): Set<string> {
     const key = keyOf(change.after ?? change.before)
     if (change.kind === 'Node') return new Set(nodes.valuesOf(key))
-    if (change.kind === 'Service') return new Set(services.valuesOf(key))
+    if (change.kind === 'Service') {
+      const moved = nodePortsText(change.before) !== nodePortsText(change.after)
+      return new Set([...services.valuesOf(key), ...(moved ? nodes.values() : [])])
+    }
     if (change.kind === 'EndpointSlice') return addressesOfServices(slicesOfService.valuesOf(key))
     const podKeys = change.kind === 'Pod' ? [key] : podsOfNamespace.keysOf(key.slice(1))
     const namespace = change.kind === 'Pod' ? namespaceOf(key) : key.slice(1)
@@ -121,6 +128,12 @@ export function createDirectory({ cluster, isGuarded }: DirectoryOptions): Direc
     }
   }
 
+  function nodeEntry(name: string, address: string): DirectoryEntry {
+    const found = [...servicesWithNodePorts].flatMap((key) => get('Service', key) ?? [])
+    const ports = found.flatMap((service) => nodePortsOf(service, familyOf(address)))
+    return { kind: 'node', name, ports: withoutClashes(ports) }
+  }
+
   function lookup(address: string): DirectoryEntry {
     const [node] = nodes.keysOf(address)
     const [service, ...others] = services.keysOf(address)
@@ -128,7 +141,7 @@ export function createDirectory({ cluster, isGuarded }: DirectoryOptions): Direc
     const isPod = pod !== undefined && typeof pod !== 'string'
     // Nodes and their host network Pods share addresses, and Services may name a node's: the node is what is sure.
     if (node !== undefined) {
-      return isPod ? unmatched('a Pod and a node have this address') : { kind: 'node', name: node.slice(1) }
+      return isPod ? unmatched('a Pod and a node have this address') : nodeEntry(node.slice(1), address)
     }
     if (isPod && service !== undefined) return unmatched('a Pod and a Service have this address')
     if (isPod) return { kind: 'pod', guarded: pod.guarded, pod: pod.identity }
@@ -180,6 +193,14 @@ function serviceAddresses({ spec, status }: V1Service): string[] {
     ...(status?.loadBalancer?.ingress ?? []).map(({ ip }) => ip),
   ]
   return texts.flatMap((text) => (text === undefined ? [] : (canonicalAddress(text) ?? [])))
+}
+
+const FAMILIES = ['IPv4', 'IPv6'] as const
+const NO_NODE_PORTS = '[[],[]]'
+
+/** The same text where two states of a Service have the same node ports. */
+function nodePortsText(service: V1Service | undefined): string {
+  return JSON.stringify(FAMILIES.map((family) => (service === undefined ? [] : nodePortsOf(service, family))))
 }
 
 function serviceOfSlice({ metadata }: V1EndpointSlice): string[] {

@@ -23,7 +23,11 @@ const BACKEND = { address: '10.0.1.1', port: 80, guarded: true, pod: POD }
 const ENTRIES: readonly Json[] = [
   { kind: 'pod', guarded: true, pod: POD },
   { kind: 'service', namespace: 'x', name: 's', ports: [{ protocol: 'TCP', port: 80, backends: [BACKEND] }] },
-  { kind: 'node', name: 'n1' },
+  {
+    kind: 'node',
+    name: 'n1',
+    ports: [{ protocol: 'TCP', port: 30080, serviceAddress: '10.96.0.9', servicePort: 1 }],
+  },
   { kind: 'unmatched', reason: 'two Pods' },
   { kind: 'external' },
 ]

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import type { Agent } from '../../../lab/agent-client.ts'
 import { isReached } from '../../../lab/agent-protocol.ts'
 import { createLab, type Lab } from '../../../lab/lab.ts'
+import { LAB_ADDRESSES } from '../../../lab/network.ts'
 import type { RunningPod } from '../../../lab/pod.ts'
 import { putPolicy } from '../../lab/objects.ts'
 
@@ -133,6 +134,36 @@ describe('who meets whom', () => {
     await lab.relabelPod('plain/plain-stranger', { app: 'plain' })
     await until(async () => !(await reaches('client', address, 80)))
   }, 60_000)
+})
+
+describe('the node’s ports', () => {
+  async function expose(namespace: string, nodePort: number, selector: Record<string, string>, policy = 'Cluster') {
+    await lab.putService({
+      metadata: { namespace, name: `exposed-${nodePort}` },
+      spec: {
+        type: 'NodePort',
+        externalTrafficPolicy: policy,
+        selector,
+        ports: [{ port: 80, targetPort: TCP, nodePort }],
+      },
+    })
+  }
+
+  it.each([
+    ['unguarded Pods that are all allowed', 'plain', 30_080, { friend: 'yes' }, 'Cluster', true],
+    ['unguarded Pods of which one is not', 'plain', 30_081, { app: 'plain' }, 'Cluster', false],
+    ['a guarded Pod that sees who connects', 'guarded', 30_082, { app: 'server' }, 'Local', true],
+    ['a guarded Pod that sees the node in the client’s place', 'guarded', 30_083, { app: 'server' }, 'Cluster', false],
+  ] as const)(
+    'lead to %s',
+    async (_what, namespace, port, selector, policy, expected) => {
+      await expose(namespace, port, selector, policy)
+      for (const address of LAB_ADDRESSES.node) expect(await reaches('client', address, port)).toBe(expected)
+      // What is refused here is reached, or would be, but for a sidecar's word.
+      expect(await reaches('plain-friend', LAB_ADDRESSES.node[0], port)).toBe(namespace === 'plain' || expected)
+    },
+    60_000,
+  )
 })
 
 describe('changes while all run', () => {

@@ -230,6 +230,34 @@ describe('the review of running connections', () => {
     expect(result.counts).toEqual({ ingress: 1, egress: 0 })
   })
 
+  it('follows a node port to the Service behind it, also where the directory has to be asked for both', async () => {
+    const flows = [
+      flow(POD, '10.0.0.9', RELEASED, 30080),
+      flow(POD, '10.0.0.9', RELEASED, 30081),
+      flow(POD, '10.0.0.9', RELEASED, 22),
+    ]
+    const backend = (peer: PodIdentity) => ({ address: peer.addresses[0] ?? '', port: 80, guarded: false, pod: peer })
+    const leads = (port: number, servicePort: number) =>
+      ({ protocol: 'TCP', port, serviceAddress: '10.96.0.9', servicePort }) as const
+    const directory = {
+      '10.0.0.9': { kind: 'node', name: 'n', ports: [leads(30080, 1), leads(30081, 2)] },
+      '10.96.0.9': {
+        kind: 'service',
+        namespace: 'shop',
+        name: 'web',
+        ports: [
+          { protocol: 'TCP', port: 1, backends: [backend(GOOD)] },
+          { protocol: 'TCP', port: 2, backends: [backend(BAD)] },
+        ],
+      },
+    } as const
+    const result = await review({ flows, directory })
+    expect({ asked: result.asked, destroyed: result.destroyed }).toEqual({
+      asked: ['10.0.0.9', '10.96.0.9'],
+      destroyed: ['10.0.0.9:22', '10.0.0.9:30081'],
+    })
+  })
+
   it('finds in its second pass what was released during the first', async () => {
     const late = [flow('10.244.0.4', POD, RELEASED | 2)]
     expect((await review({ rows, flows: [], late })).revoked).toEqual([`10.244.0.4 ${POD}`])

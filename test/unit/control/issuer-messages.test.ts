@@ -31,7 +31,11 @@ const entries: readonly DirectoryEntry[] = [
     name: 'db',
     ports: [{ protocol: 'TCP', port: 1, backends: [backend, { ...backend, guarded: true, pod }] }],
   },
-  { kind: 'node', name: 'n1' },
+  {
+    kind: 'node',
+    name: 'n1',
+    ports: [{ protocol: 'TCP', port: 30080, serviceAddress: '10.96.0.9', servicePort: 1 }],
+  },
   { kind: 'unmatched', reason: 'two Pods' },
   { kind: 'external' },
 ]

@@ -5,7 +5,7 @@ import { type FakeIssuer, json, startFakeIssuer, until } from './fake-issuer.ts'
 
 const A = '10.0.0.1'
 const B = 'fd00::2'
-const node = (name: string): DirectoryEntry => ({ kind: 'node', name })
+const node = (name: string): DirectoryEntry => ({ kind: 'node', name, ports: [] })
 const known = (entry: DirectoryEntry) => ({ kind: 'known', entry })
 const external: DirectoryEntry = { kind: 'external' }
 

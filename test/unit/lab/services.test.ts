@@ -84,6 +84,26 @@ describe('Service rules', () => {
     ])
   })
 
+  it('a node port leads to the same endpoints, masqueraded unless its traffic policy is Local', () => {
+    const ports = [{ port: 80, nodePort: 30_080, protocol: 'TCP' }]
+    const pods = [pod('a', 'True', '10.244.0.2', 80)]
+    const rulesOf = (externalTrafficPolicy: string) =>
+      serviceRules(serviceEndpoints([service({ selector: { app: 'a' }, ports, externalTrafficPolicy })], pods), 4)
+        .split('\n')
+        .filter((line) => line.includes('KUBE-NODEPORTS'))
+        .map((line) => line.replace(/-[0-9A-F]{16}/, ''))
+    const local = ['-A KUBE-NODEPORTS -p tcp --dport 30080 -j KUBE-SVC']
+    const chain = ':KUBE-NODEPORTS - [0:0]'
+    const entry = '-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS'
+    expect(rulesOf('Local')).toEqual([chain, ...local, entry])
+    expect(rulesOf('Cluster')).toEqual([
+      chain,
+      '-A KUBE-NODEPORTS -p tcp --dport 30080 -j KUBE-MARK-MASQ',
+      ...local,
+      entry,
+    ])
+  })
+
   it('IPv6 gets its own endpoints, in brackets', () => {
     expect(
       rules(6)

@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals'
 import type { V1EndpointSlice, V1Node, V1Service } from '@kubernetes/client-node'
-import type { DirectoryEntry, PodIdentity, ServicePort } from '../../../api/identity.ts'
+import type { DirectoryEntry, PodIdentity, Protocol, ServicePort } from '../../../api/identity.ts'
 import { isGuarded } from '../../../webhook/admission/pod.ts'
 import { createDirectory } from '../../../webhook/directory/directory.ts'
 import { createMemoryCluster } from '../../../webhook/memory-cluster.ts'
@@ -109,7 +109,7 @@ describe('an address of a node', () => {
     cluster.put('Node', node())
     cluster.put('Pod', plainPod({ addresses: ['10.0.0.1'], hostNetwork: true }))
     cluster.put('Service', service({ externalIPs: ['10.0.0.1'] }))
-    expect(directory.lookup('10.0.0.1')).toEqual({ kind: 'node', name: 'node-1' })
+    expect(directory.lookup('10.0.0.1')).toEqual({ kind: 'node', name: 'node-1', ports: [] })
   })
 
   it('matches nothing where an ordinary Pod claims it', () => {
@@ -117,6 +117,79 @@ describe('an address of a node', () => {
     cluster.put('Node', node())
     cluster.put('Pod', plainPod({ addresses: ['10.0.0.1'] }))
     expect(directory.lookup('10.0.0.1').kind).toBe('unmatched')
+  })
+})
+
+describe('the ports of a node', () => {
+  const at = (port: number, servicePort: number, protocol: Protocol = 'TCP', serviceAddress = '10.96.0.10') => ({
+    protocol,
+    port,
+    serviceAddress,
+    servicePort,
+  })
+  const withNodePorts = (changes: Partial<V1Service['spec']> = {}, name = 'web') =>
+    service({ type: 'NodePort', ports: [{ port: 80, nodePort: 30080 }], ...changes }, name)
+
+  function portsOfNode(...services: V1Service[]) {
+    const { cluster, directory } = setUp()
+    for (const address of ['10.0.0.1', 'fd00::1']) cluster.put('Node', node(address, `node-${address}`))
+    for (const one of services) cluster.put('Service', one)
+    return ['10.0.0.1', 'fd00::1'].map((address) => {
+      const entry = directory.lookup(address)
+      return entry.kind === 'node' ? entry.ports : entry.kind
+    })
+  }
+
+  it('lead to the Service’s cluster address of the same family, each by protocol and number', () => {
+    const ports = [
+      { name: 'a', port: 53, nodePort: 30053, protocol: 'TCP' },
+      { name: 'b', port: 53, nodePort: 30053, protocol: 'UDP' },
+      { name: 'c', port: 81, targetPort: 'http', nodePort: 30081 },
+    ]
+    const ofFamily = (address: string) => [
+      at(30053, 53, 'TCP', address),
+      at(30053, 53, 'UDP', address),
+      at(30081, 81, 'TCP', address),
+    ]
+    expect(portsOfNode(withNodePorts({ ports }))).toEqual([ofFamily('10.96.0.10'), ofFamily('fd00:96::10')])
+  })
+
+  it('are those of load balancers too, whatever the traffic policy; never the port of the health check', () => {
+    const local = { type: 'LoadBalancer', externalTrafficPolicy: 'Local', healthCheckNodePort: 30999 }
+    expect(portsOfNode(withNodePorts({ ...local, clusterIPs: ['10.96.0.10'] }))).toEqual([[at(30080, 80)], []])
+  })
+
+  it('are none of a Service without node ports, nor one that two Services claim', () => {
+    const plain = service({ ports: [{ port: 80 }] }, 'plain')
+    const unallocated = withNodePorts({ type: 'LoadBalancer', ports: [{ port: 80 }] }, 'unallocated')
+    const clusterOnly = withNodePorts({ type: 'ClusterIP' }, 'left-over')
+    expect(portsOfNode(plain, unallocated, clusterOnly)).toEqual([[], []])
+    expect(portsOfNode(withNodePorts(), withNodePorts({ clusterIPs: ['10.96.0.11'] }, 'other'))).toEqual([
+      [],
+      [at(30080, 80, 'TCP', 'fd00:96::10')],
+    ])
+  })
+
+  it('are told of where they change, and not where something else of their Service does', () => {
+    const { cluster, directory } = setUp()
+    cluster.put('Node', node())
+    const heard: string[] = []
+    directory.subscribe((addresses) => heard.push(...addresses))
+    const during = (change: () => void) => {
+      heard.length = 0
+      change()
+      return heard.filter((address) => address === '10.0.0.1').length
+    }
+    const counts = [
+      during(() => cluster.put('Service', withNodePorts())),
+      during(() => cluster.put('Service', withNodePorts({ selector: { app: 'other' } }))),
+      during(() => cluster.put('Service', withNodePorts({ ports: [{ port: 81, nodePort: 30080 }] }))),
+      during(() => cluster.put('Service', service())),
+      during(() => cluster.put('Service', withNodePorts())),
+      during(() => cluster.delete('Service', 'web', 'shop')),
+    ]
+    expect(counts).toEqual([1, 0, 1, 1, 1, 1])
+    expect(directory.lookup('10.0.0.1')).toEqual({ kind: 'node', name: 'node-1', ports: [] })
   })
 })
 
