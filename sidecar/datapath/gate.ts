@@ -291,6 +291,14 @@ export function denies(
   return enforced
 }
 
+/** The client's next SYN may well show a WIT, or a newer one. */
+const SILENT: ReadonlySet<Refusal> = new Set(['wit-void', 'wit-expired', 'no-wit'])
+
+/** True where a client that is refused hears nothing. */
+export function isSilent(gate: Gate, refusal: Refusal): boolean {
+  return gate.settings.refusal === 'drop' || SILENT.has(refusal)
+}
+
 /** `namespace/name` of a peer, or its address. */
 export function peerName(peer: Peer): string {
   return 'pod' in peer ? `${peer.pod.namespace}/${peer.pod.name}` : peer.address

@@ -7,7 +7,7 @@ import type { Packet } from '../packet/decode.ts'
 import { stripPayload } from '../packet/rewrite.ts'
 import { type ConnectionKey, connectionKey } from './connection-key.ts'
 import { needVerification } from './first-contact.ts'
-import { denies, type Gate, peerName } from './gate.ts'
+import { denies, type Gate, isSilent, peerName } from './gate.ts'
 import type { HalfOpen } from './half-open.ts'
 import { decideIdentified, judgeAddress, type Meeting } from './judge.ts'
 import { drop, needAddress, type Outcome, pass, passWithoutData, refuse } from './outcome.ts'
@@ -105,9 +105,6 @@ function settleUnidentified(
   pass(outcome, stripPayload(bytes, packet, outcome.packet))
 }
 
-/** Refused in silence: the client's next SYN may well show a WIT, or a newer one. */
-const SILENT: ReadonlySet<Refusal> = new Set(['wit-void', 'wit-expired', 'no-wit'])
-
 /**
  * Refuses a SYN. Without its frame, or the reset would acknowledge the frame and the client ignore it. On a released
  * connection a refusal must not end what is running: silence.
@@ -120,9 +117,7 @@ function refuseSyn(
   packet: Packet,
   outcome: Outcome,
 ): void {
-  if (silent || gate.settings.refusal === 'drop' || SILENT.has(refusal)) {
-    return drop(outcome, refusal)
-  }
+  if (silent || isSilent(gate, refusal)) return drop(outcome, refusal)
   refuse(outcome, refusal, stripPayload(bytes, packet, outcome.packet))
 }
 

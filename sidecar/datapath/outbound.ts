@@ -4,11 +4,11 @@ import { attachSynFrame } from '../handshake/client.ts'
 import type { Refusal } from '../handshake/reasons.ts'
 import { attachSynAckFrame } from '../handshake/server.ts'
 import { FLAG_ACK, FLAG_FIN, FLAG_SYN, type Packet } from '../packet/decode.ts'
-import { stripPayload } from '../packet/rewrite.ts'
+import { stripPayload, toReset } from '../packet/rewrite.ts'
 import { PLAIN_SYN_FROM } from './bounds.ts'
 import { connectionKey, tupleKey } from './connection-key.ts'
 import { findNodePort } from './dialled.ts'
-import { addressFacts, denies, type Gate, peerName } from './gate.ts'
+import { addressFacts, denies, type Gate, isSilent, peerName } from './gate.ts'
 import { judgeAddress } from './judge.ts'
 import { judgeMidstream } from './midstream.ts'
 import { drop, hold, needAddress, type Outcome, pass, passWithoutData, refuse, release } from './outcome.ts'
@@ -114,8 +114,8 @@ function handleSynAck(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcom
   if (slot.kind === 'plain' || !slot.peer) {
     // Policies may have changed since the SYN, and whoever keeps its ACK back until its connection was revoked must not
     // have it released by the repetition.
-    if ((repeated || slot.provedUnder !== gate.policy) && !isStillAllowed(gate, bytes, packet))
-      return drop(outcome, 'policy')
+    if ((repeated || slot.provedUnder !== gate.policy) && !isStillAllowed(gate, bytes, packet, outcome)) return
+    slot.provedUnder = gate.policy
     gate.counters.released('ingress', 'plain')
     return release(outcome, 0)
   }
@@ -137,10 +137,23 @@ function handleSynAck(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcom
   )
 }
 
-/** Judges the client of a plain connection again; true where the policies in force, or the mode, let it on. */
-function isStillAllowed(gate: Gate, bytes: Buffer, packet: Packet): boolean {
-  if (gate.settings.mode !== 'enforce') return true
+/** Judges the client of a plain connection again; where the policies in force, or the mode, let it no further, so `outcome` says. */
+function isStillAllowed(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): boolean {
   const meeting = { direction: 'ingress', protocol: 'TCP', port: packet.sourcePort, witExpected: true } as const
   const judgement = judgeAddress(gate, meeting, bytes, packet.destinationOffset, packet.addressBytes)
-  return judgement.kind === 'decided' && judgement.decision.allowed
+  if (judgement.kind === 'unknown') {
+    needAddress(outcome, judgement.address)
+    return false
+  }
+  const { decision, refusal, peer } = judgement
+  if (decision.allowed || !denies(gate, 'ingress', refusal, bytes, packet, peerName(peer), decision)) return true
+  refuseSynAck(gate, refusal, bytes, packet, outcome)
+  return false
+}
+
+/** Ends a connection at its SYN-ACK: the client gets a reset in its place, as for its SYN, the own kernel one by the rules. */
+function refuseSynAck(gate: Gate, refusal: Refusal, bytes: Buffer, packet: Packet, outcome: Outcome): void {
+  if (isSilent(gate, refusal)) return drop(outcome, refusal)
+  refuse(outcome, refusal)
+  outcome.replyBytes = toReset(bytes, packet, outcome.reply)
 }

@@ -243,6 +243,8 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
     }
     if (control || packetsSince > 1_000) {
       packetsSince = 0
+      // Policies take a while to be taken in: what is decided goes out before.
+      flush()
       takeMessages()
       expire()
       tellCounters()

@@ -231,7 +231,7 @@ describe('an ACK that its client keeps back', () => {
     expect(judge(server, 'out', fromServer(c, SYN_ACK)).action).toBe('release')
     expect(judge(server, 'out', fromServer(c, SYN_ACK)).action).toBe('release')
     setPolicies(server.gate, server.identity, NOBODY)
-    expect(judge(server, 'out', fromServer(c, SYN_ACK))).toMatchObject({ action: 'drop', refusal: 'policy' })
+    expect(judge(server, 'out', fromServer(c, SYN_ACK))).toMatchObject({ action: 'refuse', refusal: 'policy' })
   })
 })
 

@@ -1,6 +1,7 @@
 import { describe, expect, it } from '@jest/globals'
 import { MARK_PROVED } from '../../../api/marks.ts'
 import { MAXIMUM_RECENT_SYNS } from '../../../sidecar/datapath/bounds.ts'
+import { applyMessage } from '../../../sidecar/datapath/control-messages.ts'
 import { verifyTransportChecksum } from '../../../sidecar/packet/checksum.ts'
 import { createPacket, decodePacket } from '../../../sidecar/packet/decode.ts'
 import { keyOf } from './keys.ts'
@@ -11,9 +12,12 @@ import {
   fromClient,
   fromServer,
   judge,
+  NOBODY,
+  RST,
   SYN,
   SYN_ACK,
   segment,
+  setPolicies,
   settle,
   type TestPod,
   twoPods,
@@ -334,6 +338,49 @@ describe('peers that show no WIT', () => {
       mark: 0,
       bytes: 40,
     })
+  })
+
+  it.each([
+    ['reset', 'a reset for each end'],
+    ['drop', 'silence'],
+  ] as const)(
+    'refuses at the SYN-ACK what a policy denies since the SYN, with the setting "%s": %s',
+    async (refusal, _what) => {
+      const { client, server } = await twoPods({}, { settings: { refusal } })
+      const directory = { '10.244.0.2': { ...plainPod, pod: client.identity } }
+      expect((await settle(server, 'in', synFrom(client, server), 0, directory)).action).toBe('pass')
+      setPolicies(server.gate, server.identity, NOBODY)
+      const verdict = judge(server, 'out', synAckFrom(client, server))
+      expect(server.reports.map(({ refusal, source, policies }) => ({ refusal, source, policies }))).toEqual([
+        { refusal: 'policy', source: '10.244.0.3', policies: ['shop/nobody'] },
+      ])
+      if (refusal === 'drop') {
+        return expect(verdict).toMatchObject({ action: 'drop', refusal: 'policy', reply: undefined })
+      }
+      expect(verdict).toMatchObject({ action: 'refuse', refusal: 'policy' })
+      expect(verdict.reply?.length).toBe(40)
+      // What a closed port answers to the SYN: the client's kernel takes it.
+      const reset = createPacket()
+      const bytes = verdict.reply ?? Buffer.alloc(0)
+      expectIntact(bytes, 0)
+      expect(decodePacket(bytes, reset)).toBe('ok')
+      expect({ flags: reset.flags, ports: [reset.sourcePort, reset.destinationPort] }).toEqual({
+        flags: RST | ACK,
+        ports: [80, 40_000],
+      })
+      expect(reset.acknowledgement).toBe(CLIENT_ISN + 1)
+    },
+  )
+
+  it('asks the directory again at the SYN-ACK where it forgot the client after a change of policies', async () => {
+    const { client, server } = await twoPods()
+    const directory = { '10.244.0.2': { ...plainPod, pod: client.identity } }
+    await settle(server, 'in', synFrom(client, server), 0, directory)
+    setPolicies(server.gate, server.identity, '')
+    applyMessage(server.gate, { type: 'forget-address', address: '10.244.0.2' })
+    const verdict = judge(server, 'out', synAckFrom(client, server))
+    expect(verdict.outcome.need).toMatchObject({ kind: 'resolve', address: '10.244.0.2' })
+    expect((await settle(server, 'out', synAckFrom(client, server), 0, directory)).action).toBe('release')
   })
 
   it('drops the SYN of a guarded Pod whose frame was removed: no downgrade', async () => {
