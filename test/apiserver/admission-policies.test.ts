@@ -1,5 +1,4 @@
-import { execFileSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import type { V1Pod } from '@kubernetes/client-node'
@@ -11,7 +10,7 @@ import { until } from '../contract/stage.ts'
 import { CONTROL_PLANE_TIMEOUT_MS, type ControlPlane, startControlPlane } from './control-plane.ts'
 import { createNamespace, pathOf } from './stage.ts'
 
-const FILE = join(import.meta.dirname, '..', '..', 'manifests', 'base', 'admission-policies.yaml')
+const BASE = join(import.meta.dirname, '..', '..', 'manifests', 'base')
 const LABELS = { 'synguard.io/inject': 'enabled' }
 const SETTINGS = {
   ...DEFAULT_INJECTION_SETTINGS,
@@ -26,8 +25,10 @@ type Container = Spec['containers'][number]
 let control: ControlPlane
 beforeAll(async () => {
   control = await startControlPlane()
-  const command = ['--kubeconfig', control.kubeconfigPath, 'apply', '-f', '-']
-  execFileSync(control.kubectlPath, command, { input: readFileSync(FILE) })
+  for (const file of ['namespace', 'permissions', 'admission-policies']) {
+    const command = ['--kubeconfig', control.kubeconfigPath, 'apply', '-f', join(BASE, `${file}.yaml`)]
+    execFileSync(control.kubectlPath, command)
+  }
   await createNamespace(control.admin, 'shop', { labels: LABELS })
   await createNamespace(control.admin, 'held', { labels: { ...LABELS, 'synguard.io/pod-security': 'baseline' } })
   await createNamespace(control.admin, 'plain')
@@ -240,23 +241,43 @@ describe('a namespace that asks for baseline', () => {
 })
 
 describe('the ConfigMap with the CA', () => {
+  const RBAC = '/apis/rbac.authorization.k8s.io/v1'
+  /** As the webhook writes it: its permission is for that name, which only an apply tells. */
+  const applyAs = (namespace: string, user: string, name = 'synguard-ca') => {
+    const input = JSON.stringify({ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name, namespace } })
+    const parameters = ['--kubeconfig', control.kubeconfigPath, '--as', user, 'apply', '--server-side', '-f', '-']
+    const { status, stderr } = spawnSync(control.kubectlPath, parameters, { encoding: 'utf8', input })
+    return status === 0 ? 'applied' : stderr
+  }
+  const account = (namespace: string, name: string) => `system:serviceaccount:${namespace}:${name}`
+  const bind = (path: string, name: string, role: string, namespace: string, accountName: string) => {
+    const subjects = [{ kind: 'ServiceAccount', namespace, name: accountName }]
+    const roleRef = { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: role }
+    return control.admin.send({ method: 'POST', path, body: { metadata: { name }, roleRef, subjects } })
+  }
+
   it("is nobody's but the webhook's in a labelled namespace, and anybody's elsewhere", async () => {
     const body = { metadata: { name: 'synguard-ca' }, data: { 'ca.crt': 'mine' } }
     const write = (namespace: string) =>
       refusalOf(control.admin.send({ method: 'POST', path: `/api/v1/namespaces/${namespace}/configmaps`, body }))
     expect(await write('shop')).toMatch(/^403 .*the ConfigMap synguard-ca is the webhook's/)
     expect(await write('plain')).toBeUndefined()
-    const asWebhook = ['--as', 'system:serviceaccount:synguard:synguard-webhook', '--as-group', 'system:masters']
-    const command = [
-      '--kubeconfig',
-      control.kubeconfigPath,
-      ...asWebhook,
-      '-n',
-      'shop',
-      'create',
-      'configmap',
-      'synguard-ca',
-    ]
-    expect(execFileSync(control.kubectlPath, command, { encoding: 'utf8' })).toContain('created')
+    expect(applyAs('shop', account('synguard', 'synguard-webhook'))).toBe('applied')
+  })
+
+  it('is the webhook’s in whatever namespace and by whatever prefix it was installed', async () => {
+    await bind(`${RBAC}/clusterrolebindings`, 'my-synguard', 'synguard-webhook', 'security', 'my-synguard-webhook')
+    expect(applyAs('held', account('security', 'my-synguard-webhook'))).toBe('applied')
+  })
+
+  it('is not its namesakes’, nor other accounts’ that may do anything', async () => {
+    const own = `${RBAC}/namespaces/held/rolebindings`
+    await bind(own, 'namesake', 'cluster-admin', 'held', 'synguard-webhook')
+    await bind(`${RBAC}/clusterrolebindings`, 'deployer', 'cluster-admin', 'plain', 'deployer')
+    const refusal = /the ConfigMap synguard-ca is the webhook's/
+    for (const user of [account('held', 'synguard-webhook'), account('plain', 'deployer')]) {
+      expect(applyAs('held', user, 'other')).toBe('applied')
+      expect(applyAs('held', user)).toMatch(refusal)
+    }
   })
 })

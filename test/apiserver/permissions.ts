@@ -35,6 +35,7 @@ export const CLUSTER_RULES = (webhookConfiguration: string) => [
     resourceNames: [CONFIGMAP_CA],
     verbs: [...WATCH, 'create', 'patch', 'delete'],
   },
+  { apiGroups: ['synguard.io'], resources: ['issuers'], verbs: ['publish'] },
   { apiGroups: [''], resources: ['events'], verbs: ['create', 'patch'] },
 ]
 
