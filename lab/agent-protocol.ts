@@ -18,6 +18,8 @@ export type AgentRequest =
   | { readonly do: 'serve'; readonly ports: readonly ServePort[]; readonly name: string }
   /** One attempt: TCP connect, or a datagram repeated until it is answered. */
   | { readonly do: 'reach'; readonly target: Target; readonly timeoutMs: number }
+  /** `count` datagrams at once from one socket; how many answers come within the time. */
+  | { readonly do: 'burst'; readonly target: Target; readonly count: number; readonly timeoutMs: number }
   /** `count` TCP connections one after the other, each until the server's first byte. */
   | { readonly do: 'measure'; readonly target: Target; readonly count: number }
   /** Opens a TCP connection that stays; `ended` answers when it ends. */
@@ -52,6 +54,7 @@ export interface Reached {
 export type AgentAnswers = {
   readonly serve: null
   readonly reach: Reached
+  readonly burst: number
   /** Microseconds of each connection. */
   readonly measure: readonly number[]
   readonly open: Reached

@@ -4,7 +4,7 @@
  */
 import { readFileSync } from 'node:fs'
 import type { AgentAnswers, AgentRequest } from './agent-protocol.ts'
-import { httpGet, measureConnect, type OpenConnection, openConnection, reach, transfer } from './attempts.ts'
+import { burst, httpGet, measureConnect, type OpenConnection, openConnection, reach, transfer } from './attempts.ts'
 import { answerChannel } from './channel.ts'
 import { servedConnections, startServer } from './server.ts'
 
@@ -48,6 +48,8 @@ async function perform(request: AgentRequest): Promise<AgentAnswers[keyof AgentA
       return null
     case 'reach':
       return await reach(request.target, request.timeoutMs)
+    case 'burst':
+      return await burst(request.target, request.count, request.timeoutMs)
     case 'measure': {
       const times: number[] = []
       for (let index = 0; index < request.count; index++) times.push(await measureConnect(request.target))

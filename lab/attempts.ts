@@ -69,6 +69,28 @@ function reachUdp({ address, port }: Target, timeoutMs: number): Promise<Reached
   })
 }
 
+/** Sends `count` datagrams at once, as a resolver asks for A and AAAA; resolves with how many answers came in time. */
+export function burst({ address, port }: Target, count: number, timeoutMs: number): Promise<number> {
+  return new Promise((resolve) => {
+    const socket = createSocket(isIPv6(address) ? 'udp6' : 'udp4')
+    let answers = 0
+    const finish = () => {
+      clearTimeout(timer)
+      socket.close()
+      resolve(answers)
+    }
+    const timer = setTimeout(finish, timeoutMs)
+    socket.on('message', () => {
+      if (++answers === count) finish()
+    })
+    socket.on('error', () => undefined) // an ICMP error: no answer
+    socket.once('connect', () => {
+      for (let sent = 0; sent < count; sent++) socket.send('?\n', () => undefined)
+    })
+    socket.connect(port, address)
+  })
+}
+
 function firstLine(bytes: string | Buffer): string {
   return bytes.slice(0, 256).toString().split('\n', 1)[0] ?? ''
 }

@@ -5,6 +5,8 @@
  * Where they are full, a kind that holds less than another takes its place: a flood of one kind keeps no other away.
  */
 export const MAXIMUM_HELD_PACKETS = 256
+/** Of one flow, where nobody repeats what is dropped: resolvers ask for A and AAAA at once, from one socket. */
+export const MAXIMUM_HELD_DATAGRAMS = 8
 /** A client repeats its SYN after 1, 3 and 7 seconds; its application has usually given up later. */
 export const HOLD_MILLISECONDS = 10_000
 

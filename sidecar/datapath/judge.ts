@@ -56,6 +56,13 @@ export function judgeAddress(
   addressBytes: number,
 ): Judgement {
   const address = addressText(bytes, at, addressBytes)
+  if (!meeting.witExpected) {
+    // Where nothing isolates nobody needs to know who it is.
+    const peer: Peer = { kind: 'external', address }
+    const decision = decide(judge, meeting, peer, meeting.port)
+    if (decision.allowed && decision.by === 'not-isolated')
+      return { kind: 'decided', decision, peer, refusal: 'policy' }
+  }
   const isOwnNode = isNodeAddress(judge, bytes, at, addressBytes)
   const isCluster = isClusterAddress(judge, bytes, at, addressBytes)
   const isAsked = isCluster && judge.settings.peersWithoutIdentity === 'resolve'

@@ -26,6 +26,7 @@ import { createBoundedMap } from './bounded-map.ts'
 import {
   HOLD_MILLISECONDS,
   MAXIMUM_DIRECTORY_ENTRIES,
+  MAXIMUM_HELD_DATAGRAMS,
   MAXIMUM_HELD_PACKETS,
   PACKET_BATCH,
   QUEUE_COPY_BYTES,
@@ -139,9 +140,12 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
     if (!need) return
     const deadline = gate.nowMilliseconds + HOLD_MILLISECONDS
     const name = `${hook} ${packet.protocol} ${keyText(tupleKey(bytes, packet, hook === NF_INET_LOCAL_IN))}`
-    const kept = held.add(name, { queue: queueNumber, id, hook, mark, bytes: Buffer.from(bytes), need, deadline })
+    const isTcp = packet.protocol === PROTOCOL_TCP
+    const one = { queue: queueNumber, id, hook, mark, bytes: Buffer.from(bytes), need, deadline }
+    const kept = held.add(name, one, isTcp ? 1 : MAXIMUM_HELD_DATAGRAMS)
     if (kept === 'repeated' || kept === 'full') {
-      drop(outcome, kept === 'full' ? 'busy' : '')
+      // The one TCP packet that waits stands for its repetitions.
+      drop(outcome, kept === 'repeated' && isTcp ? '' : 'busy')
       return answer(queueNumber, id)
     }
     if (kept === 'held') return

@@ -114,6 +114,14 @@ describe('who meets whom', () => {
     expect(await reaches(from, to, port, protocol)).toBe(expected)
   })
 
+  it('a first contact by several datagrams at once loses none of them', async () => {
+    // It knows nobody yet: its first datagram waits for the directory, and so do those behind it.
+    await runPod('guarded', 'newcomer', { app: 'client', friend: 'yes' })
+    const address = pods.server?.network.addresses[0] ?? ''
+    const target = { protocol: 'UDP', address, port: UDP } as const
+    expect(await agentOf('newcomer').ask({ do: 'burst', target, count: 4, timeoutMs: 4_000 })).toBe(4)
+  })
+
   it('a Pod reaches itself through a Service, and proves it', async () => {
     const service = await lab.putService({
       metadata: { namespace: 'guarded', name: 'self' },

@@ -2,6 +2,7 @@
 import { describe, expect, it } from '@jest/globals'
 import {
   MAXIMUM_HALF_OPEN,
+  MAXIMUM_HELD_DATAGRAMS,
   MAXIMUM_HELD_PACKETS,
   MAXIMUM_REFUSED_WITS,
   REFUSED_WIT_MILLISECONDS,
@@ -10,7 +11,7 @@ import {
   VERIFICATIONS_PER_SOURCE_BURST,
   VERIFICATIONS_PER_SOURCE_PER_SECOND,
 } from '../../../sidecar/datapath/bounds.ts'
-import { createHeldPackets } from '../../../sidecar/datapath/held.ts'
+import { createHeldPackets, type HeldPacket } from '../../../sidecar/datapath/held.ts'
 import { createPeerTable } from '../../../sidecar/datapath/peers.ts'
 import { createRecentSyns } from '../../../sidecar/datapath/recent-syns.ts'
 import { createSourceBuckets } from '../../../sidecar/datapath/token-bucket.ts'
@@ -179,6 +180,24 @@ describe('what the packet path remembers', () => {
       MAXIMUM_HELD_PACKETS - 2,
       0,
     ])
+  })
+
+  it('holds so many datagrams of one flow, in order, and counts them anew once they are gone', () => {
+    const held = createHeldPackets(MAXIMUM_HELD_PACKETS)
+    const datagram = (id: number): HeldPacket => ({
+      queue: 0,
+      id,
+      hook: 1,
+      mark: 0,
+      bytes: Buffer.alloc(0),
+      need: { kind: 'resolve', key: 'x', address: 'x' },
+      deadline: 10,
+    })
+    const add = (name: string, id: number) => held.add(name, datagram(id), MAXIMUM_HELD_DATAGRAMS)
+    for (let id = 1; id <= MAXIMUM_HELD_DATAGRAMS; id++) expect(add('a', id)).toBe(id === 1 ? 'first' : 'held')
+    expect([add('a', 100), add('b', 101)]).toEqual(['repeated', 'held'])
+    expect(held.takeByNeed('x').map(({ id }) => id)).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 101])
+    expect([held.size(), add('a', 1)]).toEqual([0, 'first'])
   })
 
   it('forgets the oldest of its own SYNs, and takes a new number for a new connection', () => {
