@@ -38,7 +38,7 @@ const CONNTRACK_CHECK_MILLISECONDS = 2_000
 const RENEWAL_SPREAD_MILLISECONDS = 1_000
 const DIRECTORY_CHECK_MILLISECONDS = 1_000
 
-/** Starts everything; returns once the health server listens. Throws where the kernel or the files refuse. */
+/** Starts everything; resolves once the packet path runs. Throws where the kernel or the files refuse. */
 export async function startSidecar(settings: SidecarSettings, source: PolicySource, workerScript: URL): Promise<void> {
   const log = createLog({
     level: settings.logLevel,
@@ -292,21 +292,6 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
 
   // ---- policies ----
 
-  source.start({
-    onChange: (set) => {
-      policies = set.policies
-      policiesSynced = set.synced
-      metrics.byName.policy_count.set(policies.length)
-      metrics.byName.policies_synced.set(policiesSynced ? 1 : 0)
-      applyPolicies()
-      updateReady()
-    },
-    onError: (error) => {
-      metrics.byName.policy_errors_total.inc({ code: error.code })
-      log.error({ code: error.code, error: error.message }, 'policies not read')
-    },
-  })
-
   function applyPolicies(): void {
     if (!identity || !policiesSynced || !view.update(policies, subjectOf(identity))) return
     for (const message of policyMessages()) worker.tell(message)
@@ -358,7 +343,6 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
       },
     },
   })
-  identities.start()
   startRulesCheck({
     refusal: settings.refusal,
     intervalMs: RULES_CHECK_MILLISECONDS,
@@ -378,4 +362,22 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
     log,
   })
   log.info({ mode, policySource: settings.policySource.kind }, 'sidecar started')
+
+  // Both ask over connections that the packet path has to let through.
+  await worker.firstBound
+  identities.start()
+  source.start({
+    onChange: (set) => {
+      policies = set.policies
+      policiesSynced = set.synced
+      metrics.byName.policy_count.set(policies.length)
+      metrics.byName.policies_synced.set(policiesSynced ? 1 : 0)
+      applyPolicies()
+      updateReady()
+    },
+    onError: (error) => {
+      metrics.byName.policy_errors_total.inc({ code: error.code })
+      log.error({ code: error.code, error: error.message }, 'policies not read')
+    },
+  })
 }

@@ -18,6 +18,8 @@ export interface WorkerSupervisorOptions {
 export interface WorkerSupervisor {
   /** True while the worker holds the queues. */
   bound(): boolean
+  /** Resolves once a worker held the queues: before, the kernel drops what is queued, this process's own SYNs too. */
+  readonly firstBound: Promise<void>
   tell(message: ToWorker): void
   /** Counts the workers so far: their counters start anew. */
   generation(): number
@@ -34,6 +36,7 @@ export function startWorker(options: WorkerSupervisorOptions): WorkerSupervisor 
   let rawFds: readonly number[] = []
   let generation = 0
   let stopped = false
+  const { promise: firstBound, resolve: onBound } = Promise.withResolvers<void>()
 
   function start(): void {
     generation++
@@ -44,6 +47,7 @@ export function startWorker(options: WorkerSupervisorOptions): WorkerSupervisor 
         queueFd = message.queueFd
         rawFds = message.rawFds
         for (const told of options.briefing()) tell(told)
+        onBound()
       }
       options.onMessage(message)
     })
@@ -75,5 +79,5 @@ export function startWorker(options: WorkerSupervisorOptions): WorkerSupervisor 
   }
 
   start()
-  return { bound: () => queueFd !== undefined, tell, generation: () => generation, stop }
+  return { bound: () => queueFd !== undefined, firstBound, tell, generation: () => generation, stop }
 }

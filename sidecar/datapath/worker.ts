@@ -52,7 +52,6 @@ const COUNTERS_MILLISECONDS = 1_000
 /** Runs for ever. Throws NetlinkError where the queues cannot be bound. */
 function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
   const tell = (message: FromWorker): void => port.postMessage(message)
-  rehearse()
   const queue = openQueueSocket({
     receiveBufferBytes: RECEIVE_BUFFER_BYTES,
     receiveTimeoutMilliseconds: RECEIVE_TIMEOUT_MILLISECONDS,
@@ -216,6 +215,8 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
     throw error
   }
   tell({ type: 'bound', queueFd: queue.fd, rawFds: [raw[4].fd, raw[6].fd] })
+  // With the queues bound: what comes meanwhile waits there in place of being dropped.
+  rehearse()
 
   /** Judges the packets of a datagram; true where it held something else: a wake-up, or an error. */
   function judgeDatagram(start: number, end: number): boolean {

@@ -2,6 +2,7 @@ import { appendFileSync, existsSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { VOLUME_STATE } from '../../../api/names.ts'
+import { runCommand } from '../../../lab/command.ts'
 import type { RunningPod } from '../../../lab/pod.ts'
 import { addressOf, allowOnly } from '../../lab/objects.ts'
 import { createRig, type Rig, type Streams } from './rig.ts'
@@ -45,6 +46,21 @@ async function until(limit: number, holds: () => Promise<boolean>): Promise<numb
   }
   return performance.now() - started
 }
+
+/** SYNs that the kernel of a Pod repeated so far (/proc/net/netstat). */
+async function repeatedSyns({ network }: RunningPod): Promise<number> {
+  const text = await runCommand('ip', ['netns', 'exec', network.netns, 'cat', '/proc/net/netstat'])
+  const [names = [], values = []] = [...text.matchAll(/^TcpExt: (.*)$/gm)].map((line) => (line[1] ?? '').split(' '))
+  return Number(values[names.indexOf('TCPSynRetrans')])
+}
+
+describe('a sidecar that starts', () => {
+  it('asks nobody before it lets its own SYN through: that cost each Pod the second to its repetition', async () => {
+    const repeated = await Promise.all([server, stays, goes].map(repeatedSyns))
+    // A busy machine may take a second for anything; but not each time.
+    expect(Math.min(...repeated)).toBe(0)
+  })
+})
 
 describe('a policy changed under 200 open connections', () => {
   it('ends at both ends those no longer allowed, and the others lose no byte', async () => {
