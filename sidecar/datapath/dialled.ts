@@ -34,3 +34,14 @@ export function findNodePort(entry: DirectoryEntry, protocol: TrafficProtocol, p
   if (entry.kind !== 'node') return undefined
   return entry.ports.find((one) => one.protocol === protocol && one.port === port)
 }
+
+/** True where it is a Service's port with the Pod of that uid behind it. */
+export function leadsTo(dialled: Dialled, uid: string): boolean {
+  if (dialled.kind !== 'service') return false
+  return dialled.service.ports.some(
+    (port) =>
+      port.protocol === 'TCP' &&
+      port.port === dialled.port &&
+      port.backends.some((backend) => backend.pod?.uid === uid),
+  )
+}

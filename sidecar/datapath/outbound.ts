@@ -7,7 +7,7 @@ import { FLAG_ACK, FLAG_FIN, FLAG_SYN, type Packet } from '../packet/decode.ts'
 import { stripPayload, toReset } from '../packet/rewrite.ts'
 import { PLAIN_SYN_FROM } from './bounds.ts'
 import { connectionKey, tupleKey } from './connection-key.ts'
-import { findNodePort } from './dialled.ts'
+import { findDialled, findNodePort, leadsTo } from './dialled.ts'
 import { addressFacts, denies, type Gate, isSilent, peerName } from './gate.ts'
 import { judgeAddress } from './judge.ts'
 import { judgeMidstream } from './midstream.ts'
@@ -50,20 +50,10 @@ function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome):
   }
 
   if (gate.policy && !gate.policy.tcpEgressPossible) {
-    const judgement = judgeAddress(
-      gate,
-      { direction: 'egress', protocol: 'TCP', port: packet.destinationPort, witExpected: false },
-      bytes,
-      at,
-      packet.addressBytes,
-    )
-    // Whoever it is, no rule could match: the directory need not be asked to refuse, only to name the peer.
-    const decision = judgement.kind === 'decided' ? judgement.decision : undefined
-    const denied = decision === undefined || !decision.allowed
-    const peer = judgement.kind === 'decided' ? peerName(judgement.peer) : address
-    if (denied && denies(gate, 'egress', 'policy', bytes, packet, peer, decision)) {
-      return refuseSyn('policy', bytes, packet, outcome)
-    }
+    // No rule could match anybody. But a Service may lead back to this very Pod: who answers, its SYN-ACK tells.
+    const dialled = findDialled(gate.directory, address, 'TCP', packet.destinationPort)
+    if (dialled.kind === 'ask') return needAddress(outcome, dialled.address)
+    if (!leadsTo(dialled, gate.own.uid) && isDenied(gate, false, bytes, packet, outcome)) return
   }
   const syn = gate.recentSyns.note(tupleKey(bytes, packet, false), packet.sequence)
   const plain =
@@ -75,22 +65,23 @@ function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome):
   if (syn.frameBytes === 0) syn.noteFrame(outcome.packet, packet, gate.own.synFrame.length)
 }
 
-/** Outside the cluster, and at the own node but for its node ports, nobody can show a WIT: ipBlock rules decide at the SYN, without a frame. */
-function handleSynToOutside(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
-  const judgement = judgeAddress(
-    gate,
-    { direction: 'egress', protocol: 'TCP', port: packet.destinationPort, witExpected: true },
-    bytes,
-    packet.destinationOffset,
-    packet.addressBytes,
-  )
+/** Judges whom a SYN is for by the directory alone; where it goes no further, so `outcome` says. */
+function isDenied(gate: Gate, witExpected: boolean, bytes: Buffer, packet: Packet, outcome: Outcome): boolean {
+  const meeting = { direction: 'egress', protocol: 'TCP', port: packet.destinationPort, witExpected } as const
+  const judgement = judgeAddress(gate, meeting, bytes, packet.destinationOffset, packet.addressBytes)
   if (judgement.kind === 'unknown') {
-    return needAddress(outcome, judgement.address)
+    needAddress(outcome, judgement.address)
+    return true
   }
   const { decision, refusal, peer } = judgement
-  if (!decision.allowed && denies(gate, 'egress', refusal, bytes, packet, peerName(peer), decision)) {
-    return refuseSyn(refusal, bytes, packet, outcome)
-  }
+  if (decision.allowed || !denies(gate, 'egress', refusal, bytes, packet, peerName(peer), decision)) return false
+  refuseSyn(refusal, bytes, packet, outcome)
+  return true
+}
+
+/** Outside the cluster, and at the own node but for its node ports, nobody can show a WIT: ipBlock rules decide at the SYN, without a frame. */
+function handleSynToOutside(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
+  if (isDenied(gate, true, bytes, packet, outcome)) return
   gate.recentSyns.note(tupleKey(bytes, packet, false), packet.sequence)
   pass(outcome)
 }

@@ -3,7 +3,7 @@ import type { ClientView } from '../handshake/client.ts'
 import type { OwnIdentity } from '../handshake/keys.ts'
 import type { ServerView } from '../handshake/server.ts'
 import type { Packet } from '../packet/decode.ts'
-import { findDialled } from './dialled.ts'
+import { findDialled, leadsTo } from './dialled.ts'
 import { addressText, type Gate, isNodeAddress } from './gate.ts'
 
 interface View extends ClientView, ServerView {
@@ -50,11 +50,5 @@ export const serverView: (gate: Gate, own: OwnIdentity) => ServerView = refresh
 function isHairpin(gate: Gate, bytes: Buffer, packet: Packet): boolean {
   const address = addressText(bytes, packet.sourceOffset, packet.addressBytes)
   const dialled = findDialled(gate.directory, address, 'TCP', packet.sourcePort)
-  if (dialled.kind !== 'service') return false
-  return dialled.service.ports.some(
-    (port) =>
-      port.protocol === 'TCP' &&
-      port.port === dialled.port &&
-      port.backends.some((backend) => backend.pod?.uid === gate.own?.uid),
-  )
+  return gate.own !== undefined && leadsTo(dialled, gate.own.uid)
 }

@@ -130,6 +130,22 @@ describe('who meets whom', () => {
     for (const address of service.spec?.clusterIPs ?? []) expect(await reaches('server', address, 80)).toBe(true)
   })
 
+  it('a Pod that policies let reach nobody reaches itself through a Service, and only itself', async () => {
+    policy('hermit', { podSelector: { matchLabels: { app: 'hermit' } }, policyTypes: ['Ingress', 'Egress'] })
+    await runPod('guarded', 'hermit', { app: 'hermit' })
+    const service = await lab.putService({
+      metadata: { namespace: 'guarded', name: 'hermit' },
+      spec: { selector: { app: 'hermit' }, ports: [{ port: 80, targetPort: TCP }] },
+    })
+    for (const address of service.spec?.clusterIPs ?? []) expect(await reaches('hermit', address, 80)).toBe(true)
+    const others = await lab.putService({
+      metadata: { namespace: 'guarded', name: 'others' },
+      spec: { selector: { friend: 'yes' }, ports: [{ port: 80, targetPort: TCP }] },
+    })
+    for (const to of others.spec?.clusterIPs ?? []) expect(await reaches('hermit', to, 80)).toBe(false)
+    expect(await reaches('hermit', 'server')).toBe(false)
+  })
+
   it('a Service of unguarded Pods is allowed where every backend is', async () => {
     const service = await lab.putService({
       metadata: { namespace: 'plain', name: 'mixed' },
