@@ -22,3 +22,12 @@ export const DEGRADED_MAX = 16
 export const PROOF_AGE_SECONDS = 120
 /** A compact proof: header with a public JWK, a path with an IPv6 address, a 64 byte signature. */
 export const PROOF_BYTES = 2_048
+
+/** Keys of one kind that are kept at once: three do for a rotation, each emergency within it adds one; sidecars take 32. */
+export const ROTATION_KEYS_MAX = 8
+/** A replica that has not read the keys for so long, on a clock that only runs, signs nothing and gives out no bundle. */
+export const REPLICA_FENCE_SECONDS = 30
+/** A replica that has published nothing for so long acts no more: the fence, and twice the time that a request may take. */
+export const REPLICA_SILENT_SECONDS = 60
+/** After an emergency's new key is in use, sidecars have this long to fetch an identity by it before the old key ends. */
+export const CUT_SECONDS = 60

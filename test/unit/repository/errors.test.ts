@@ -1,5 +1,6 @@
 import { describe, expect, it } from '@jest/globals'
 import { AUTHORITY_ERRORS, PROOF_ERRORS, WIT_ERRORS } from '../../../certs/errors.ts'
+import { ROTATION_ERRORS } from '../../../certs/rotation/errors.ts'
 import { CLI_ERRORS } from '../../../cli/errors.ts'
 import { API_ERRORS } from '../../../kubernetes/errors.ts'
 import { LAB_ERRORS } from '../../../lab/errors.ts'
@@ -22,6 +23,7 @@ const TABLES: Readonly<Record<string, Readonly<Record<string, string>>>> = {
   'Identity tokens': WIT_ERRORS,
   'Proofs of possession': PROOF_ERRORS,
   'Keys and certificates': AUTHORITY_ERRORS,
+  'Rotation of keys': ROTATION_ERRORS,
   NetworkPolicies: POLICY_ERRORS,
   'The control plane of the sidecar': CONTROL_ERRORS,
   'Rules and the init step': RULES_ERRORS,

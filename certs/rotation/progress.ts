@@ -1,0 +1,69 @@
+import { type RotationRefusal, refuse } from './errors.ts'
+import { laggards, outliveSeconds, type RotationFacts, type RotationTiming } from './facts.ts'
+import { activeKey, type Keyring, type KeyState, type Phase, phaseOf } from './keyring.ts'
+import { advance, ROTATION_STEPS, type RotationAdvance, type RotationStep } from './transitions.ts'
+
+/** The step that is safe now, or what the next ones wait for; neither where no rotation is under way. */
+export function nextStep<Material>(
+  ring: Keyring<Material>,
+  facts: RotationFacts,
+): ({ readonly step: RotationStep } & RotationAdvance<Material>) | { readonly waits: readonly RotationRefusal[] } {
+  const waits: RotationRefusal[] = []
+  for (const step of ROTATION_STEPS) {
+    const result = advance(ring, { type: step }, facts)
+    if (!('refused' in result)) return { step, ...result }
+    if (result.refused !== 'rotation-order') waits.push(result)
+  }
+  return { waits }
+}
+
+/** What people may see of a keyring: no private half of any key. */
+export interface RotationStatus {
+  readonly phase: Phase
+  readonly keys: readonly {
+    readonly id: string
+    readonly state: KeyState
+    /** Seconds since it came into this state. */
+    readonly ageSeconds: number
+    readonly compromised: boolean
+  }[]
+  /** How many of the expected sidecars have acknowledged the latest keys that all replicas give out. */
+  readonly sidecars: { readonly expected: number; readonly acknowledged: number }
+  /** What each possible step waits for, with names and the earliest time. */
+  readonly waits: readonly RotationRefusal[]
+}
+
+export function rotationStatus(ring: Keyring<unknown>, facts: RotationFacts): RotationStatus {
+  const next = nextStep(ring, facts)
+  const confirmed = Math.max(0, ...ring.keys.map((key) => key.confirmed?.generation ?? 0))
+  const expected = facts.expected.length
+  return {
+    phase: phaseOf(ring),
+    keys: ring.keys.map(({ id, state, since, compromised = false }) => ({
+      id,
+      state,
+      ageSeconds: Math.max(0, facts.now - since),
+      compromised,
+    })),
+    sidecars: { expected, acknowledged: expected - laggards(facts, confirmed).length },
+    waits: 'waits' in next ? next.waits : [],
+  }
+}
+
+/**
+ * When the schedule begins the next rotation, in seconds since the epoch; undefined while one is under way. Of two
+ * replicas that find it due one writes, and the other's rotation is then refused as running.
+ */
+export function scheduledAt(ring: Keyring<unknown>, rotateEverySeconds: number): number | undefined {
+  const active = activeKey(ring)
+  return phaseOf(ring) === 'idle' && active !== undefined ? active.since + rotateEverySeconds : undefined
+}
+
+/**
+ * Whether a schedule leaves room for a rotation: it may wait as long as an identity lives for a silent sidecar, and once
+ * more for what was signed before. undefined where it does, else `rotation-schedule`.
+ */
+export function checkSchedule(rotateEverySeconds: number, timing: RotationTiming): RotationRefusal | undefined {
+  const shortest = 2 * outliveSeconds(timing.witLifetimeSeconds, timing)
+  return rotateEverySeconds < shortest ? refuse('rotation-schedule') : undefined
+}
