@@ -10,6 +10,8 @@ export interface ApiRequest {
   readonly body?: unknown
   /** `application/json` where nothing else is said. */
   readonly contentType?: string
+  /** An answer beyond this is given up, with ApiError `api-too-large`, before it takes more memory. */
+  readonly maxAnswerBytes?: number
   readonly signal?: AbortSignal
 }
 
@@ -32,7 +34,7 @@ const REQUEST_TIMEOUT_MS = 15_000
  * then shows that it still answers; that its host is gone the kernel's own probes say before (connection.ts).
  */
 export const WATCH_SILENCE_MS = 90_000
-/** A page of large objects, each up to etcd's bound of 1.5 MiB. */
+/** Where a request does not say: whole lists of a large cluster, as `synguard check` asks for. */
 const MAX_ANSWER_BYTES = 256 * 1_048_576
 /** etcd's bound of an object is 1.5 MiB; JSON is longer than what etcd stores. */
 const MAX_LINE_CHARACTERS = 16 * 1_048_576
@@ -84,7 +86,7 @@ export function createApiClient(connection: ApiConnection, options: ApiClientOpt
       const limit = AbortSignal.timeout(REQUEST_TIMEOUT_MS)
       const signal = request.signal === undefined ? limit : AbortSignal.any([limit, request.signal])
       const response = await open({ ...request, signal }, REQUEST_TIMEOUT_MS)
-      const text = await readText(response)
+      const text = await readText(response, request.maxAnswerBytes)
       if (!isSuccess(response)) throw refusal(request, response, text)
       try {
         return JSON.parse(text) as Answer
@@ -114,13 +116,13 @@ function isSuccess({ statusCode = 0 }: IncomingMessage): boolean {
   return statusCode >= 200 && statusCode < 300
 }
 
-async function readText(response: IncomingMessage): Promise<string> {
+async function readText(response: IncomingMessage, maxBytes = MAX_ANSWER_BYTES): Promise<string> {
   const chunks: Buffer[] = []
   let bytes = 0
   try {
     for await (const chunk of response) {
       bytes += chunk.length
-      if (bytes > MAX_ANSWER_BYTES) throw new ApiError('api-answer', 'The answer is larger than any that is expected.')
+      if (bytes > maxBytes) throw new ApiError('api-too-large', `The answer is larger than ${maxBytes} bytes.`)
       chunks.push(chunk)
     }
   } catch (error) {

@@ -5,6 +5,7 @@ export const API_ERRORS = {
   'api-unreachable': 'The API server did not answer, or the connection to it was lost.',
   'api-refused': 'The API server refused the request; the message has its status and reason.',
   'api-answer': 'The API server answered something that is not what its documentation promises.',
+  'api-too-large': 'The answer is larger than what was asked for at most; of a list a smaller page is asked for then.',
   'api-credentials': 'The token, the CA or the kubeconfig for the API server cannot be read.',
 } as const
 export type ApiErrorCode = keyof typeof API_ERRORS

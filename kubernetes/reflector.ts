@@ -53,6 +53,13 @@ interface WatchEvent<Sent> {
 
 /** A page of Pods is then about 2 MB of JSON, which is parsed at once and soon garbage. */
 const PAGE = 200
+/**
+ * A page of more than one object takes no more: read, joined, decoded and parsed it is ten times as much for a moment,
+ * and a sidecar has 192 MiB in all. One object alone may be as large as the API server lets it (3 MiB of JSON).
+ */
+const PAGE_BYTES = 4 * 1_048_576
+/** By how much fewer objects are asked for where a page was too large; the rest of the list keeps to it. */
+const PAGE_DIVISOR = 4
 /** The API server ends a watch after this, +-20 %, so that watches spread over API servers again. */
 const WATCH_SECONDS = 480
 /** A watch that lived this long was a good one: the next failure starts the waiting times anew. */
@@ -86,26 +93,38 @@ export function createReflector<Kept extends StoredObject, Sent extends StoredOb
     }
   }
 
+  /** Reads a page into `found`; the result says from where the next one goes on. Of the page itself nothing stays. */
+  async function listPage(found: Map<string, Kept>, limit: number, token: string | undefined) {
+    const page = await client.send<List<Sent>>({
+      method: 'GET',
+      path,
+      query: { ...selector, limit: String(limit), ...(token && { continue: token }) },
+      ...(limit > 1 && { maxAnswerBytes: PAGE_BYTES }),
+      signal: stopping.signal,
+    })
+    heard()
+    for (const item of page.items ?? []) found.set(keyOf(item), strip(item))
+    return page.metadata ?? {}
+  }
+
   /** Reads everything, page by page, then tells what differs from what was known. */
   async function list(): Promise<void> {
     const found = new Map<string, Kept>()
-    let page: List<Sent> = {}
+    let limit = PAGE
+    let end: List<Sent>['metadata']
     do {
-      const token = page.metadata?.continue
-      page = await client.send<List<Sent>>({
-        method: 'GET',
-        path,
-        query: { ...selector, limit: String(PAGE), ...(token && { continue: token }) },
-        signal: stopping.signal,
-      })
-      heard()
-      for (const item of page.items ?? []) found.set(keyOf(item), strip(item))
-    } while (page.metadata?.continue)
+      try {
+        end = await listPage(found, limit, end?.continue)
+      } catch (error) {
+        if (!(error instanceof ApiError && error.code === 'api-too-large') || limit === 1) throw error
+        limit = Math.max(1, Math.floor(limit / PAGE_DIVISOR))
+      }
+    } while (end === undefined || end.continue)
     for (const key of [...objects.keys()]) if (!found.has(key)) put(key, undefined)
     for (const [key, after] of found) {
       if (objects.get(key)?.metadata?.resourceVersion !== after.metadata?.resourceVersion) put(key, after)
     }
-    resourceVersion = page.metadata?.resourceVersion
+    resourceVersion = end.resourceVersion
     listed = true
     options.onListed?.()
   }
