@@ -73,6 +73,7 @@ export function createReflector<Kept extends StoredObject, Sent extends StoredOb
   const objects = new Map<string, Kept>()
   const stopping = new AbortController()
   let resourceVersion: string | undefined
+  let isNewHistory = false
   let listed = false
   let contactAt = performance.now()
   let running: Promise<void> | undefined
@@ -122,11 +123,25 @@ export function createReflector<Kept extends StoredObject, Sent extends StoredOb
     } while (end === undefined || end.continue)
     for (const key of [...objects.keys()]) if (!found.has(key)) put(key, undefined)
     for (const [key, after] of found) {
-      if (objects.get(key)?.metadata?.resourceVersion !== after.metadata?.resourceVersion) put(key, after)
+      const isSame = objects.get(key)?.metadata?.resourceVersion === after.metadata?.resourceVersion
+      // The numbers of a new history have another meaning.
+      if (isNewHistory || !isSame) put(key, after)
     }
     resourceVersion = end.resourceVersion
+    isNewHistory = false
     listed = true
     options.onListed?.()
+  }
+
+  /**
+   * Whether the API server is at an earlier version than it told us before, as after its etcd was put back to a copy. It
+   * would take a watch from a version that is to come, and say nothing until it comes. A list without a version is of now.
+   */
+  async function wentBack(): Promise<boolean> {
+    const query = { ...selector, limit: '1' }
+    const { metadata } = await client.send<List<Sent>>({ method: 'GET', path, query, signal: stopping.signal })
+    heard()
+    return isEarlier(metadata?.resourceVersion, resourceVersion)
   }
 
   /** Follows what changes from resourceVersion on, until the API server ends the watch. True where that was its time. */
@@ -156,11 +171,19 @@ export function createReflector<Kept extends StoredObject, Sent extends StoredOb
 
   async function run(): Promise<void> {
     let attempt = 0
+    let isTime = true
     while (!stopping.signal.aborted) {
       let failure: unknown
-      let isTime = false
       const startedAt = performance.now()
+      // Who ended a watch before its time may have been another API server than who answers next.
+      const isChecked = !isTime
+      isTime = false
       try {
+        if (resourceVersion !== undefined && isChecked && (await wentBack())) {
+          log.warn({ path, resourceVersion }, 'the API server went back to an earlier version: listing anew')
+          resourceVersion = undefined
+          isNewHistory = true
+        }
         if (resourceVersion === undefined) await list()
         isTime = await watch()
       } catch (error) {
@@ -202,6 +225,11 @@ export function createReflector<Kept extends StoredObject, Sent extends StoredOb
     synced: () => listed,
     silentMs: () => performance.now() - contactAt,
   }
+}
+
+/** Versions grow as whole numbers do (KEP-5504); of others nothing is said. */
+function isEarlier(version = '', known = ''): boolean {
+  return /^\d+$/.test(version) && /^\d+$/.test(known) && BigInt(version) < BigInt(known)
 }
 
 function keyOf({ metadata }: StoredObject): string {

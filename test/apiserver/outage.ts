@@ -1,6 +1,6 @@
 /** Takes a control plane's API server away, gives it back, and writes behind its back. */
 import { execFileSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
+import { cpSync, readFileSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { until } from '../contract/stage.ts'
 import type { ControlPlane } from './control-plane.ts'
@@ -10,18 +10,46 @@ import type { ControlPlane } from './control-plane.ts'
  * the same command line.
  */
 export async function killApiServer(control: ControlPlane): Promise<() => Promise<void>> {
-  const { statePath, admin } = control
-  const pidFile = join(statePath, 'apiserver.pid')
+  const start = await kill(control, 'apiserver')
+  return async () => {
+    start()
+    const ping = { method: 'GET', path: '/readyz/ping' } as const
+    await until('the API server', () => control.admin.send(ping).then(undefined, isAnswer))
+  }
+}
+
+/** Kills a process of the control plane; the result starts it again with the same command line. */
+async function kill({ statePath }: ControlPlane, name: 'apiserver' | 'etcd'): Promise<() => void> {
+  const pidFile = join(statePath, `${name}.pid`)
   const pid = Number(readFileSync(pidFile, 'utf8').split(' ')[0])
   const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1)
   process.kill(pid, 'SIGKILL')
-  await until('the API server to end', () => stateOf(pid) === undefined)
-  return async () => {
+  await until(`${name} to end`, () => stateOf(pid) === undefined)
+  return () => {
     const script = 'setsid "$@" </dev/null >>"$LOG" 2>&1 & echo "$! $(cut -d" " -f22 /proc/$!/stat)" >"$PID_FILE"'
-    const env = { ...process.env, LOG: join(statePath, 'log', 'apiserver.log'), PID_FILE: pidFile }
+    const env = { ...process.env, LOG: join(statePath, 'log', `${name}.log`), PID_FILE: pidFile }
     execFileSync('bash', ['-c', script, 'restart', ...words], { env })
-    await until('the API server', () => admin.send({ method: 'GET', path: '/readyz/ping' }).then(undefined, isAnswer))
   }
+}
+
+/** Stops API server and etcd, has `change` its way with etcd's folder, and starts both again. */
+async function withEtcdStopped(control: ControlPlane, change: (folder: string) => void): Promise<void> {
+  const startApiServer = await killApiServer(control)
+  const startEtcd = await kill(control, 'etcd')
+  change(join(control.statePath, 'etcd'))
+  startEtcd()
+  await startApiServer()
+}
+
+/** A copy of all that the cluster is; the result puts it back, whatever happened since: revisions begin anew there. */
+export async function backUp(control: ControlPlane): Promise<() => Promise<void>> {
+  const copy = join(control.statePath, 'etcd-copy')
+  await withEtcdStopped(control, (folder) => cpSync(folder, copy, { recursive: true }))
+  return () =>
+    withEtcdStopped(control, (folder) => {
+      rmSync(folder, { recursive: true })
+      renameSync(copy, folder)
+    })
 }
 
 /** A restarted API server has no history: watches from before are refused. */

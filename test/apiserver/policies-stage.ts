@@ -21,7 +21,7 @@ const BACKOFF = { initialMs: 50, maxMs: 200 }
 export interface ApiPolicyStage extends PolicyStage {
   /** The sidecar's own client. */
   readonly client: ApiClient
-  /** `list` or `watch`, one for each request so far. */
+  /** `list`, `version` or `watch`, one for each request so far. */
   readonly asked: readonly string[]
   readonly caPath: string
   readonly tokenPath: string
@@ -68,7 +68,7 @@ export async function createApiPolicyStage(
   const client = createApiClient(connection, { userAgent: 'synguard-sidecar' })
   const recording: ApiClient = {
     send(request) {
-      asked.push('list')
+      asked.push(request.query?.limit === '1' ? 'version' : 'list')
       return client.send(request)
     },
     watch(request, onOpen) {

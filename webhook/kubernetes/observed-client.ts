@@ -36,9 +36,10 @@ export function observeClient(client: ApiClient, metrics: WebhookMetrics, now = 
   return {
     async send(request) {
       const resource = resourceOf(request.path)
-      // A page of a list; its first request is the list.
-      const isList = request.method === 'GET' && request.query?.limit !== undefined
-      if (isList && request.query?.continue === undefined) metrics.api.lists.inc({ resource })
+      // A page of a list; its first request is the list. Of one object alone the version is asked for.
+      const { limit, continue: token } = request.query ?? {}
+      const isList = request.method === 'GET' && limit !== undefined && (limit !== '1' || token !== undefined)
+      if (isList && token === undefined) metrics.api.lists.inc({ resource })
       const startedAt = now()
       let code = 'ok'
       try {
