@@ -5,6 +5,7 @@ export const ROTATION_ERRORS = {
   'rotation-waits-sidecars': 'Sidecars have not acknowledged the latest keys yet; they are named.',
   'rotation-waits-time': 'Something that a replaced key signed may still be shown and accepted.',
   'rotation-no-keys': 'There are no keys yet: nothing can be rotated before the authority exists.',
+  'rotation-keys-lost': 'Replicas act by keys that the Secret lost: restore it, or stop all of them to begin anew.',
   'rotation-has-keys': 'There are keys already: they are rotated, not made anew.',
   'rotation-running': 'A rotation is under way: wait for its end, abort it, or declare the keys compromised.',
   'rotation-not-running': 'No rotation is under way, so there is nothing to abort or to force.',

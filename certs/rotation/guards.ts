@@ -7,6 +7,14 @@ import type { Keyring, RingKey } from './keyring.ts'
 type Keys = Keyring<unknown>
 type Key = RingKey<unknown>
 
+/** Who acts by keys that are in no Secret would be left with identities that nobody else verifies. */
+export function bootstrapWaits({ replicas, timing }: RotationFacts): RotationRefusal | undefined {
+  const names = replicas
+    .filter(({ generation, silentSeconds }) => generation > 0 && silentSeconds < timing.replicaSilentSeconds)
+    .map(({ name }) => name)
+  return names.length > 0 ? refuse('rotation-keys-lost', { names }) : undefined
+}
+
 /** Keys of which it is not written yet that all replicas act by their state. */
 export function unconfirmedKeys({ keys }: Keys): readonly Key[] {
   return keys.filter(({ state, confirmed }) => state !== 'active' && confirmed === undefined)

@@ -1,5 +1,6 @@
 import { type RotationRefusal, refuse } from './errors.ts'
 import { laggards, outliveSeconds, type RotationFacts, type RotationTiming } from './facts.ts'
+import { bootstrapWaits } from './guards.ts'
 import { activeKey, type Keyring, type KeyState, type Phase, phaseOf } from './keyring.ts'
 import { advance, ROTATION_STEPS, type RotationAdvance, type RotationStep } from './transitions.ts'
 
@@ -35,6 +36,7 @@ export interface RotationStatus {
 
 export function rotationStatus(ring: Keyring<unknown>, facts: RotationFacts): RotationStatus {
   const next = nextStep(ring, facts)
+  const lost = phaseOf(ring) === 'none' ? bootstrapWaits(facts) : undefined
   const confirmed = Math.max(0, ...ring.keys.map((key) => key.confirmed?.generation ?? 0))
   const expected = facts.expected.length
   return {
@@ -46,7 +48,7 @@ export function rotationStatus(ring: Keyring<unknown>, facts: RotationFacts): Ro
       compromised,
     })),
     sidecars: { expected, acknowledged: expected - laggards(facts, confirmed).length },
-    waits: 'waits' in next ? next.waits : [],
+    waits: [...(lost === undefined ? [] : [lost]), ...('waits' in next ? next.waits : [])],
   }
 }
 

@@ -1,7 +1,7 @@
 import { ROTATION_KEYS_MAX } from '../limits.ts'
 import { type RotationErrorCode, type RotationRefusal, refuse } from './errors.ts'
 import type { RotationFacts } from './facts.ts'
-import { activateWaits, confirmWaits, removeWaits, unconfirmedKeys } from './guards.ts'
+import { activateWaits, bootstrapWaits, confirmWaits, removeWaits, unconfirmedKeys } from './guards.ts'
 import { activeKey, type Keyring, type Phase, phaseOf, type RingKey } from './keyring.ts'
 
 /** A key that is in no keyring yet. */
@@ -102,7 +102,7 @@ function take<Material>(
   const stamp = { generation, since: facts.now }
   switch (event.type) {
     case 'bootstrap':
-      return { ...next, keys: [{ ...event.fresh, ...stamp, state: 'active' }] }
+      return bootstrapWaits(facts) ?? { ...next, keys: [{ ...event.fresh, ...stamp, state: 'active' }] }
     case 'rotate':
       return prepare(next, { ...event.fresh, ...stamp, state: 'prepared', ...(event.force && { forced: true }) })
     case 'compromised':

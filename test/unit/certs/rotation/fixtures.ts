@@ -33,7 +33,8 @@ export function openFacts(now = NOW, differences: Partial<RotationFacts> = {}): 
 /** The keyring after events that are all taken; each comes 1 s after the one before. */
 export function play(ring: Ring, events: readonly Event[], now = NOW): Ring {
   return events.reduce((current, event, index) => {
-    const result = advance(current, event, openFacts(now + index))
+    const facts = openFacts(now + index, event.type === 'bootstrap' ? { replicas: [] } : {})
+    const result = advance(current, event, facts)
     if ('refused' in result) throw new Error(`${event.type}: ${result.refused}`)
     return result.ring
   }, ring)

@@ -145,7 +145,7 @@ function recover(world: World, isFrozenStill: boolean, invariants: readonly ((wo
 const LONGEST_SECONDS = 2 * (TIMING.witLifetimeSeconds + 4 * TIMING.skewSeconds) + 300
 
 // Shrinking takes minutes; the seed and path that are told repeat a run.
-const RUNS = { numRuns: 500, endOnFailure: true }
+const RUNS = { numRuns: 300, endOnFailure: true }
 
 describe('a rotation among replicas that crash, with stale views and clocks 90 s off', () => {
   it('leaves no identity that a sidecar would accept without its key, no signer outside a bundle, no state lost', () => {

@@ -25,7 +25,8 @@ function rotated<Material>(fresh: (index: number) => { id: string; material: Mat
   ]
   const rings: Keyring<Material>[] = [EMPTY_KEYRING]
   for (const event of events) {
-    const result = advance(rings.at(-1) ?? EMPTY_KEYRING, event, openFacts(NOW + rings.length))
+    const facts = openFacts(NOW + rings.length, event.type === 'bootstrap' ? { replicas: [] } : {})
+    const result = advance(rings.at(-1) ?? EMPTY_KEYRING, event, facts)
     if ('refused' in result) throw new Error(result.message)
     rings.push(result.ring)
   }

@@ -63,7 +63,7 @@ describe('every event in every phase', () => {
   ]
   const expected: Readonly<Record<Event['type'], readonly string[]>> = {
     // In the order of PHASES: none, idle, prepared, offered, switched, draining.
-    bootstrap: ['x:active [secret bundle signer status]', has, has, has, has, has],
+    bootstrap: ['rotation-keys-lost', has, has, has, has, has],
     rotate: [none, 'a:active x:prepared [secret bundle status]', run, run, run, run],
     compromised: [
       none,
@@ -130,6 +130,23 @@ describe('every event in every phase', () => {
     const before = JSON.stringify(RINGS)
     for (const phase of PHASES) advance(RINGS[phase], event, openFacts(LATER))
     expect(JSON.stringify(RINGS)).toBe(before)
+  })
+})
+
+describe('the first key', () => {
+  it('is made where no replica that may act has keys that the Secret lost', () => {
+    const replicas = [
+      { name: 'starting', generation: 0, silentSeconds: 0 },
+      { name: 'dead', generation: NOW, silentSeconds: 60 },
+    ]
+    expect(outcome(RINGS.none, bootstrap, openFacts(LATER, { replicas }))).toBe(
+      'a:active [secret bundle signer status]',
+    )
+    const acting = [...replicas, { name: 'acting', generation: 1, silentSeconds: 59 }]
+    expect(advance(RINGS.none, bootstrap, openFacts(LATER, { replicas: acting }))).toMatchObject({
+      refused: 'rotation-keys-lost',
+      names: ['acting'],
+    })
   })
 })
 
