@@ -44,3 +44,5 @@ export const EVENT_NAMESPACES = 2_000
 export const CONNECTIONS = 30_000
 /** Backends of a Service over all its ports, each some 500 bytes: an entry stays below the client's 1 MiB a line. */
 export const SERVICE_BACKENDS = 1_000
+/** Node ports of a cluster, each at most 120 bytes, for the same reason; the API server's own range has 2,768. */
+export const NODE_PORTS = 8_000

@@ -2,7 +2,7 @@ import type { V1EndpointSlice, V1Node, V1PodSpec, V1Service } from '@kubernetes/
 import type { DirectoryEntry, PodIdentity, ServiceBackend } from '../../api/identity.ts'
 import { canonicalAddress } from '../../policy/address.ts'
 import type { Cluster, ClusterChange } from '../cluster.ts'
-import { SERVICE_BACKENDS } from '../limits.ts'
+import { NODE_PORTS, SERVICE_BACKENDS } from '../limits.ts'
 import { createKeyIndex } from './address-index.ts'
 import { familyOf, serviceEndpoints } from './endpoints.ts'
 import { nodePortsOf, withoutClashes } from './node-ports.ts'
@@ -131,6 +131,7 @@ export function createDirectory({ cluster, isGuarded }: DirectoryOptions): Direc
   function nodeEntry(name: string, address: string): DirectoryEntry {
     const found = [...servicesWithNodePorts].flatMap((key) => get('Service', key) ?? [])
     const ports = found.flatMap((service) => nodePortsOf(service, familyOf(address)))
+    if (ports.length > NODE_PORTS) return unmatched(`the cluster has more than ${NODE_PORTS} node ports`)
     return { kind: 'node', name, ports: withoutClashes(ports) }
   }
 

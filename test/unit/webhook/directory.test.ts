@@ -170,6 +170,17 @@ describe('the ports of a node', () => {
     ])
   })
 
+  it('are more than an entry can list: then the node’s address matches nothing', () => {
+    const ports = Array.from({ length: 8_001 }, (_, index) => ({ port: 80, nodePort: 20_000 + index }))
+    expect(portsOfNode(withNodePorts({ ports }))).toEqual(['unmatched', 'unmatched'])
+    const longest = withNodePorts({
+      clusterIPs: ['fd00:1111:2222:3333:4444:5555:6666:7777'],
+      ports: ports.slice(1).map((one) => ({ ...one, port: 65_535, protocol: 'SCTP' })),
+    })
+    // The sidecar takes lines of 1 MiB.
+    expect(JSON.stringify(portsOfNode(longest)).length).toBeLessThan(1_000_000)
+  })
+
   it('are told of where they change, and not where something else of their Service does', () => {
     const { cluster, directory } = setUp()
     cluster.put('Node', node())
