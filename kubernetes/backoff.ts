@@ -6,7 +6,8 @@ export interface BackoffLimits {
   readonly maxMs: number
 }
 
-export const API_BACKOFF: BackoffLimits = { initialMs: 500, maxMs: 30_000 }
+/** Half of client-go's cap: what waits for it may be a policy that denies. */
+export const API_BACKOFF: BackoffLimits = { initialMs: 500, maxMs: 15_000 }
 
 /**
  * The wait before attempt number `attempt` (1 for the first that repeats), in milliseconds: doubling, of which the upper

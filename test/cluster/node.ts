@@ -75,10 +75,14 @@ export async function killAllContainers(): Promise<void> {
   await Promise.all(tasks.map((id) => ctr('tasks', 'kill', '-s', 'SIGKILL', id).catch(() => '')))
 }
 
-/** Makes the next Pod of the node get that address (CNI host-local goes on behind the last one that it gave). */
+/** Where the CNI plugin host-local keeps a file for each address that a Pod has (lib/conf says so). */
+const ADDRESSES = '/run/cni-ipam/k8sbr'
+
+/** Makes the next Pod of the node get that address, once nobody has it (host-local goes on behind the last it gave). */
 export async function giveNext(address: string): Promise<void> {
+  await until(`nobody to have ${address}`, async () => !(await onNode('ls', ADDRESSES)).split('\n').includes(address))
   const before = address.replace(/\d+$/, (last) => String(Number(last) - 1))
-  await onNode('sh', '-c', `printf ${before} > /run/cni-ipam/k8sbr/last_reserved_ip.0`)
+  await onNode('sh', '-c', `printf ${before} > ${ADDRESSES}/last_reserved_ip.0`)
 }
 
 /** Makes the image stores:local, once, and gives it to the node. */
