@@ -198,8 +198,8 @@ describe('a replica that stalls', () => {
     const stage = createStage()
     let pause = 0
     const before = (call: string) => {
-      // It is frozen once the records were read, and knows nothing of it.
-      if (call === 'readPublished') stage.elapsed += pause
+      // It is frozen after it asked for the records, and knows nothing of it.
+      if (call === 'readRecords') stage.elapsed += pause
       return undefined
     }
     const [frozen, other] = [startReplica(stage, 'a', { before }), startReplica(stage, 'b')]
@@ -238,6 +238,34 @@ describe('what a replica acts by', () => {
     expect(replica.holder.current()).toBeUndefined()
     await replica.holder.refresh()
     expect(replica.holder.current()).toBe(ring)
+  })
+
+  it('ends with the fence, which counts from before the reading', async () => {
+    const stage = createStage()
+    let pause = 0
+    const before = (call: string) => {
+      if (call === 'readKeyring') stage.elapsed += pause
+      return undefined
+    }
+    const replica = startReplica(stage, 'a', { before })
+    await run(stage, [replica], 10)
+    pause = 30
+    await replica.holder.refresh()
+    expect(replica.holder.current()).toBeUndefined()
+  })
+
+  it('was read after it published what it acted by before; who steps reads the keys first and all else after', async () => {
+    const stage = createStage()
+    const calls: string[] = []
+    const before = (call: string) => {
+      calls.push(call)
+      return undefined
+    }
+    await startReplica(stage, 'a', { before }).turn()
+    const refresh = ['publish', 'readKeyring']
+    const facts = ['readRequest', 'readRecords', 'readPublished', 'listExpected']
+    const step = ['readKeyring', ...facts, 'writeKeyring', 'writeStatus']
+    expect(calls).toEqual([...refresh, 'readLease', 'writeLease', ...step, ...refresh])
   })
 
   it('stays where the keyring is gone: none is made, and the status says what to do', async () => {
