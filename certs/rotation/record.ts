@@ -49,9 +49,6 @@ const SERVING: EntryFormat<ServingAuthority> = {
   },
 }
 
-/** How long after its making a serving CA's work may still be in use once no replica signs by it. */
-export const SERVING_LIFETIME_SECONDS = SERVING.lifetimeSeconds
-
 /** What a serving CA is called: the SHA-256 of its certificate, as PEM, in hex. */
 export function servingKeyId({ certificatePem }: ServingAuthority): string {
   return createHash('sha256').update(certificatePem.trim()).digest('hex')
