@@ -15,6 +15,17 @@ export type Dialled =
   /** The directory has to be asked for this address first. */
   | { readonly kind: 'ask'; readonly address: string }
 
+/**
+ * Under which address the directory knows whom this Pod dialled: the own node's addresses, such as the Pod's gateway, are
+ * not all in its Node object, and node ports answer at all of them. The first of a family is (status.hostIPs).
+ */
+export function knownAddress(nodeAddresses: ReadonlySet<string>, address: string): string {
+  if (!nodeAddresses.has(address)) return address
+  const isV6 = address.includes(':')
+  for (const one of nodeAddresses) if (one.includes(':') === isV6) return one
+  return address
+}
+
 /** The Service's port behind a cluster, external or load balancer address, or behind a node port; else what stands there. */
 export function findDialled(directory: Directory, address: string, protocol: TrafficProtocol, port: number): Dialled {
   const entry = directory.get(address)

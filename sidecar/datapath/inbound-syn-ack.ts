@@ -14,7 +14,7 @@ import { buildTcpAnswer } from '../packet/build.ts'
 import { FLAG_RST, FLAG_SYN, type Packet } from '../packet/decode.ts'
 import { stripPayload, toReset } from '../packet/rewrite.ts'
 import { tupleKey } from './connection-key.ts'
-import { findDialled } from './dialled.ts'
+import { findDialled, knownAddress } from './dialled.ts'
 import { needVerification } from './first-contact.ts'
 import { addressText, denies, type Gate, peerName } from './gate.ts'
 import { decideIdentified, judgeAddress, type Meeting } from './judge.ts'
@@ -47,7 +47,7 @@ export function handleSynAck(gate: Gate, mark: number, bytes: Buffer, packet: Pa
   if (typeof found === 'string') return settleBadSynAck(gate, syn, onReleased, found, bytes, packet, outcome)
   if (found.identity.uid === gate.own.uid) {
     // Our own WIT: only the directory can tell whether the dialled address is a Service with this Pod behind it.
-    const address = addressText(bytes, packet.sourceOffset, packet.addressBytes)
+    const address = knownAddress(gate.nodeAddresses, addressText(bytes, packet.sourceOffset, packet.addressBytes))
     const dialled = findDialled(gate.directory, address, 'TCP', packet.sourcePort)
     if (dialled.kind === 'ask') return needAddress(outcome, dialled.address)
   }

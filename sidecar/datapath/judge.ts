@@ -3,7 +3,7 @@ import type { DirectoryEntry, ServiceBackend } from '../../api/identity.ts'
 import type { Cidr } from '../../policy/address.ts'
 import type { Decision, Direction, Peer, TrafficProtocol } from '../../policy/types.ts'
 import type { Refusal } from '../handshake/reasons.ts'
-import { type Directory, findDialled, type ServiceEntry } from './dialled.ts'
+import { type Directory, findDialled, knownAddress, type ServiceEntry } from './dialled.ts'
 import { addressText, type GatePolicy, type GateSettings, isClusterAddress, isNodeAddress } from './gate.ts'
 import type { KnownPeer } from './peers.ts'
 
@@ -73,7 +73,12 @@ export function judgeAddress(
     const entry = judge.directory.get(address)
     return entry === undefined ? { kind: 'unknown', address } : judgeEntry(judge, meeting, address, entry)
   }
-  const dialled = findDialled(judge.directory, address, meeting.protocol, meeting.port)
+  const dialled = findDialled(
+    judge.directory,
+    knownAddress(judge.nodeAddresses, address),
+    meeting.protocol,
+    meeting.port,
+  )
   if (dialled.kind === 'ask') return { kind: 'unknown', address: dialled.address }
   if (dialled.kind === 'service') return judgeService(judge, meeting, address, dialled)
   return isOwnNode ? judgeNode(judge, meeting, address) : judgeEntry(judge, meeting, address, dialled.entry)

@@ -7,7 +7,7 @@ import { FLAG_ACK, FLAG_FIN, FLAG_SYN, type Packet } from '../packet/decode.ts'
 import { stripPayload, toReset } from '../packet/rewrite.ts'
 import { PLAIN_SYN_FROM } from './bounds.ts'
 import { connectionKey, tupleKey } from './connection-key.ts'
-import { findDialled, findNodePort, leadsTo } from './dialled.ts'
+import { findDialled, findNodePort, knownAddress, leadsTo } from './dialled.ts'
 import { addressFacts, denies, type Gate, isSilent, peerName } from './gate.ts'
 import { judgeAddress } from './judge.ts'
 import { judgeMidstream } from './midstream.ts'
@@ -43,15 +43,17 @@ function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome):
   }
   if (!isCluster) return handleSynToOutside(gate, bytes, packet, outcome)
   if (isNode) {
-    const entry = gate.directory.get(address)
-    if (entry === undefined) return needAddress(outcome, address)
+    const known = knownAddress(gate.nodeAddresses, address)
+    const entry = gate.directory.get(known)
+    if (entry === undefined) return needAddress(outcome, known)
     const nodePort = entry === 'unknown' ? undefined : findNodePort(entry, 'TCP', packet.destinationPort)
     if (!nodePort) return handleSynToOutside(gate, bytes, packet, outcome)
   }
 
   if (gate.policy && !gate.policy.tcpEgressPossible) {
     // No rule could match anybody. But a Service may lead back to this very Pod: who answers, its SYN-ACK tells.
-    const dialled = findDialled(gate.directory, address, 'TCP', packet.destinationPort)
+    const known = knownAddress(gate.nodeAddresses, address)
+    const dialled = findDialled(gate.directory, known, 'TCP', packet.destinationPort)
     if (dialled.kind === 'ask') return needAddress(outcome, dialled.address)
     if (!leadsTo(dialled, gate.own.uid) && isDenied(gate, false, bytes, packet, outcome)) return
   }

@@ -3,7 +3,7 @@ import type { ClientView } from '../handshake/client.ts'
 import type { OwnIdentity } from '../handshake/keys.ts'
 import type { ServerView } from '../handshake/server.ts'
 import type { Packet } from '../packet/decode.ts'
-import { findDialled, leadsTo } from './dialled.ts'
+import { findDialled, knownAddress, leadsTo } from './dialled.ts'
 import { addressText, type Gate, isNodeAddress } from './gate.ts'
 
 interface View extends ClientView, ServerView {
@@ -48,7 +48,7 @@ export const serverView: (gate: Gate, own: OwnIdentity) => ServerView = refresh
 
 /** True where the dialled address and port lead to a Service with this very Pod behind it. */
 function isHairpin(gate: Gate, bytes: Buffer, packet: Packet): boolean {
-  const address = addressText(bytes, packet.sourceOffset, packet.addressBytes)
+  const address = knownAddress(gate.nodeAddresses, addressText(bytes, packet.sourceOffset, packet.addressBytes))
   const dialled = findDialled(gate.directory, address, 'TCP', packet.sourcePort)
   return gate.own !== undefined && leadsTo(dialled, gate.own.uid)
 }

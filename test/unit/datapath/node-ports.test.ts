@@ -3,7 +3,9 @@ import type { DirectoryEntry, PodIdentity } from '../../../api/identity.ts'
 import { connect, fromClient, fromServer, judge, RST, SYN, SYN_ACK, settle, twoPods } from './pods.ts'
 
 const OTHER_NODE = '10.0.0.9'
-const OWN_NODE = '10.244.0.1'
+const OWN_NODE = '10.0.0.8'
+/** Of the own node too, but in no Node object. */
+const GATEWAY = '10.244.0.1'
 const NODE_PORT = 30_080
 const SERVICE = '10.96.0.9'
 
@@ -23,7 +25,7 @@ metadata: { name: to-nodes, namespace: shop }
 spec:
   podSelector: {}
   policyTypes: [Egress]
-  egress: [{ to: [{ ipBlock: { cidr: ${OTHER_NODE}/32 } }, { ipBlock: { cidr: ${OWN_NODE}/32 } }] }]
+  egress: [{ to: [{ ipBlock: { cidr: ${OTHER_NODE}/32 } }, { ipBlock: { cidr: ${OWN_NODE}/32 } }, { ipBlock: { cidr: ${GATEWAY}/32 } }] }]
 `
 
 function backend(name: string, labels: Record<string, string>, guarded = false) {
@@ -58,7 +60,7 @@ const bytesOf = (address: string) => Buffer.from(address.split('.').map(Number))
 
 /** Dials a port of a node; the answer shows no WIT. Whether the SYN carried a frame, and what became of the SYN-ACK. */
 async function dial(policies: string, node: string, entries: Record<string, DirectoryEntry>, port = NODE_PORT) {
-  const { client, server } = await twoPods({ policies })
+  const { client, server } = await twoPods({ policies, settings: { nodeAddresses: [OWN_NODE, 'fd00::1', GATEWAY] } })
   const atNode = { ...server, address: bytesOf(node) }
   const c = connect(client, atNode, { serverPort: port })
   const syn = await settle(client, 'out', fromClient(c, SYN), 0, entries)
@@ -71,9 +73,10 @@ async function dial(policies: string, node: string, entries: Record<string, Dire
 }
 
 describe.each([
-  ['another node', OTHER_NODE],
-  ['the own node', OWN_NODE],
-])('a node port of %s', (_, node) => {
+  ['another node', OTHER_NODE, OTHER_NODE],
+  ['the own node', OWN_NODE, OWN_NODE],
+  ['the own node by the gateway’s address', GATEWAY, OWN_NODE],
+])('a node port of %s', (_, node, known) => {
   it.each([
     ['is allowed where its unguarded backends are', [FRIEND], TO_FRIENDS, 'release'],
     ['is refused where one of them is not', [FRIEND, STRANGER], TO_FRIENDS, 'reset policy'],
@@ -82,17 +85,17 @@ describe.each([
     ['is not allowed by the node’s address: its backends count', [FRIEND], TO_NODES, 'reset policy'],
     ['without backends is an address', [], TO_NODES, 'release'],
   ] as const)('%s', async (_what, backends, policies, answer) => {
-    expect(await dial(policies, node, directory(backends, node))).toEqual({ framed: true, answer })
+    expect(await dial(policies, node, directory(backends, known))).toEqual({ framed: true, answer })
   })
 
   it('needs the WIT without any policy too', async () => {
-    expect(await dial('', node, directory([GUARDED], node))).toEqual({ framed: true, answer: 'reset no-wit' })
+    expect(await dial('', node, directory([GUARDED], known))).toEqual({ framed: true, answer: 'reset no-wit' })
   })
 
   it('counts by protocol and number: another port of the node is the node', async () => {
     const answers = [
-      await dial(TO_NODES, node, directory([GUARDED], node), 443),
-      await dial(TO_FRIENDS, node, directory([FRIEND], node), 443),
+      await dial(TO_NODES, node, directory([GUARDED], known), 443),
+      await dial(TO_FRIENDS, node, directory([FRIEND], known), 443),
     ]
     const framed = node === OTHER_NODE
     // The own node’s are decided at the SYN.
@@ -111,7 +114,7 @@ describe.each([
 
 describe('a Pod that reaches itself through a node port', () => {
   it('is let through, and proves it', async () => {
-    const { client } = await twoPods()
+    const { client } = await twoPods({ settings: { nodeAddresses: [OWN_NODE, GATEWAY] } })
     const entries = directory([{ ...GUARDED, address: '10.244.0.2', pod: client.identity }], OWN_NODE)
     const node = bytesOf(OWN_NODE)
     const c = connect(client, client, { serverPort: 8080 })
