@@ -23,10 +23,18 @@ export function containersOf(pod: V1Pod): string[] {
   return [...(pod.spec?.initContainers ?? []), ...(pod.spec?.containers ?? [])].map(({ name }) => name)
 }
 
-/** Waits for the Deployments of a namespace, all at once. */
+/** Waits for the Deployments of a namespace, all at once; where one does not get ready, it says what its Pods say. */
 export async function awaitRollouts(namespace: string, ...apps: readonly string[]): Promise<void> {
   await Promise.all(
-    apps.map((app) => kubectl('-n', namespace, 'rollout', 'status', `deployment/${app}`, '--timeout=120s')),
+    apps.map(async (app) => {
+      const rollout = ['-n', namespace, 'rollout', 'status', `deployment/${app}`, '--timeout=120s']
+      const { code, stderr } = await tryKubectl(rollout)
+      if (code === 0) return
+      const pods = ['-n', namespace, 'get', 'pods', '-l', `app=${app}`, '-o', 'wide']
+      const logs = ['-n', namespace, 'logs', `deployment/${app}`, '--all-containers', '--prefix', '--tail=5']
+      const said = [await tryKubectl(pods), await tryKubectl(logs)].map(({ stdout, stderr }) => stdout + stderr)
+      throw new Error([`${namespace}/${app}: ${stderr}`, ...said].join('\n'))
+    }),
   )
 }
 
