@@ -57,6 +57,8 @@ export function encodeClaims(claims: WitClaims): Buffer {
   )
 }
 
+const utf8 = new TextDecoder('utf-8', { fatal: true })
+
 /**
  * The claims in a WIT's inflated payload. Throws WitError `wit-claims`, which names the claim, unless every claim has
  * its type, syntax and bounds, and there is no other.
@@ -64,7 +66,7 @@ export function encodeClaims(claims: WitClaims): Buffer {
 export function parseClaims(bytes: Buffer): WitClaims & { readonly cnfKey: KeyObject } {
   let value: unknown
   try {
-    value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes))
+    value = JSON.parse(utf8.decode(bytes))
   } catch {
     throw refuse('payload', 'JSON')
   }

@@ -27,7 +27,12 @@ export function decodeWitParts(compact: string): WitParts {
   }
   const parts = { header, payload, signature }
   if (joinWitParts(parts) !== compact) throw new WitError('wit-format', 'The token is not canonical base64url.')
-  if (header.length === 0 || payload.length === 0 || signature.length === 0) {
+  return checkWitParts(parts)
+}
+
+/** The parts themselves. Throws WitError `wit-format` where one is empty, `wit-too-large` above WIT_PARTS_BYTES. */
+export function checkWitParts(parts: WitParts): WitParts {
+  if (parts.header.length === 0 || parts.payload.length === 0 || parts.signature.length === 0) {
     throw new WitError('wit-format', 'The token has an empty part.')
   }
   if (witPartsBytes(parts) > WIT_PARTS_BYTES) throw tooLarge(witPartsBytes(parts))

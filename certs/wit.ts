@@ -9,7 +9,7 @@ import { WitError } from './errors.ts'
 import { verifyEs256 } from './es256.ts'
 import { WIT_INFLATED_BYTES, WIT_LIFETIME_MAX_SECONDS, WIT_SIGNATURE_BYTES } from './limits.ts'
 import type { WitParts } from './wit-parts.ts'
-import { decodeWitParts, joinWitParts } from './wit-parts.ts'
+import { checkWitParts, decodeWitParts, joinWitParts } from './wit-parts.ts'
 
 export interface WitOptions {
   readonly identity: PodIdentity
@@ -84,8 +84,8 @@ export async function verifyWit(
   bundle: TrustBundle,
   expected: WitExpectations,
 ): Promise<VerifiedWit> {
+  const parts = typeof wit === 'string' ? decodeWitParts(wit) : checkWitParts(wit)
   const compact = typeof wit === 'string' ? wit : joinWitParts(wit)
-  const parts = decodeWitParts(compact)
   const kid = parseHeader(parts.header)
   const key = bundle.keys.find((key) => key.kid === kid)
   if (key === undefined) throw new WitError('wit-unknown-key', `The trust bundle has no key ${kid}.`)

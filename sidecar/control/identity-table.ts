@@ -54,15 +54,17 @@ export function openIdentityTable(directory: string, onWriteError: (error: Error
   let torn = false
   let lines = 0
 
-  function keep(row: IdentityRow): void {
+  function keep(row: IdentityRow, key: string): void {
+    byIndex.set(row.index, row)
+    byKey.set(key, row)
+  }
+
+  for (const row of readRows(path)) {
     // In a file that could not be written anew, an index may be there twice: the later row is whom it stands for.
     const replaced = byIndex.get(row.index)
     if (replaced !== undefined) byKey.delete(keyOf(replaced))
-    byIndex.set(row.index, row)
-    byKey.set(keyOf(row), row)
+    keep(row, keyOf(row))
   }
-
-  for (const row of readRows(path)) keep(row)
   for (const index of byIndex.keys()) next = Math.max(next, index + 1)
   rewrite()
 
@@ -71,6 +73,12 @@ export function openIdentityTable(directory: string, onWriteError: (error: Error
     writeFileSync(`${path}.new`, rows.join(''), { mode: 0o600 })
     renameSync(`${path}.new`, path)
     lines = rows.length
+  }
+
+  function append(row: IdentityRow): void {
+    if (torn || lines >= 2 * byIndex.size + STALE_LINES) rewrite()
+    appendFileSync(path, `${JSON.stringify(row)}\n`, { mode: 0o600 })
+    lines++
   }
 
   /** Whether the file now says what the table does; where not, it is written whole before the next row. */
@@ -99,18 +107,14 @@ export function openIdentityTable(directory: string, onWriteError: (error: Error
     rows: () => byIndex.values(),
     size: () => byIndex.size,
     obtain(wanted) {
-      const known = byKey.get(keyOf(wanted))
+      const key = keyOf(wanted)
+      const known = byKey.get(key)
       if (known && known.expiresAt >= wanted.expiresAt) return known
       const index = known?.index ?? freeIndex()
       if (index === undefined) return undefined
       const row = { ...wanted, index }
-      const isWritten = tryToWrite(() => {
-        if (torn || lines >= 2 * byIndex.size + STALE_LINES) rewrite()
-        appendFileSync(path, `${JSON.stringify(row)}\n`, { mode: 0o600 })
-        lines++
-      })
-      if (!isWritten) return undefined
-      keep(row)
+      if (!tryToWrite(() => append(row))) return undefined
+      keep(row, key)
       return row
     },
     prune(inUse, nowSeconds) {

@@ -7,7 +7,8 @@ import { createVerifier, type VerifierOptions } from './verifier.ts'
 /** As many as the packet path has: more took memory and brought nothing. */
 const ROUNDS = 6
 
-export interface RehearsalOptions extends Pick<VerifierOptions, 'trustDomain' | 'issuer' | 'skewSeconds' | 'bundle'> {
+export interface RehearsalOptions
+  extends Pick<VerifierOptions, 'trustDomain' | 'issuer' | 'skewSeconds' | 'bundle' | 'own'> {
   /** The own WIT, as frames carry it. */
   readonly section: Uint8Array
   /** Where a table may lie meanwhile. */

@@ -95,6 +95,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
     issuer,
     skewSeconds: SKEW_SECONDS,
     bundle: () => bundle,
+    own: () => identity && { generation, privateKey: identity.privateKey },
     fetchBundle,
     now,
     onResult: (result) => metrics.byName.wit_verifications_total.inc({ result }),
@@ -224,8 +225,9 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
   })
 
   /** Nothing depends on it: whoever meets this Pod first waits longer where it fails. */
-  async function rehearse({ parts, bundle }: OwnIdentity): Promise<void> {
-    const wit = { section: encodeWitSection(parts), bundle: () => bundle }
+  async function rehearse({ parts, bundle, privateKey }: OwnIdentity): Promise<void> {
+    const own = () => ({ generation: 0, privateKey })
+    const wit = { section: encodeWitSection(parts), bundle: () => bundle, own }
     const expected = { trustDomain: settings.trustDomain, issuer, skewSeconds: SKEW_SECONDS }
     await rehearseVerification({ ...wit, ...expected, directory: PATH_STATE, now }).catch((error: Error) =>
       log.warn({ error: error.message }, 'verifications not rehearsed'),

@@ -1,9 +1,11 @@
 /** Verifies the WITs that the packet path has not seen yet, and gives each peer its row of the identity table. */
+import type { KeyObject } from 'node:crypto'
 import type { TrustBundle, VoidEntry } from '../../api/identity.ts'
 import { WitError } from '../../certs/errors.ts'
 import { type VerifiedWit, verifyWit } from '../../certs/wit.ts'
 import type { VerifiedPeer } from '../datapath/messages.ts'
 import { witSectionParts } from '../handshake/frame.ts'
+import { sharedSecret } from '../handshake/keys.ts'
 import type { Refusal } from '../handshake/reasons.ts'
 import type { IdentityTable } from './identity-table.ts'
 import { createVoids, type Voids } from './voids.ts'
@@ -14,6 +16,8 @@ export interface VerifierOptions {
   readonly issuer: string
   readonly skewSeconds: number
   readonly bundle: () => TrustBundle | undefined
+  /** The key that pairs are made with: that of the own identity, where there is one. */
+  readonly own: () => { readonly generation: number; readonly privateKey: KeyObject } | undefined
   /** Asks the issuer for its bundle, because a WIT names a key that ours lacks. */
   readonly fetchBundle: () => Promise<void>
   readonly now: () => number
@@ -92,12 +96,13 @@ export function createVerifier(options: VerifierOptions): Verifier {
     const row = options.table.obtain({ identity, port: 0, kid, issuedAt, expiresAt })
     options.onResult(row ? 'ok' : 'busy')
     if (!row) return 'busy'
+    const own = options.own()
     return {
       index: row.index,
       identity,
       witHash: wit.sha256,
       cnf: wit.cnf,
-      key: wit.cnfKey,
+      ...(own && { shared: { generation: own.generation, secret: sharedSecret(own.privateKey, wit.cnfKey) } }),
       thumbprint: wit.cnfThumbprint,
       kid,
       issuedAt,

@@ -2,7 +2,7 @@
 import { parseAddress } from '../../policy/address.ts'
 import { compile } from '../../policy/compile.ts'
 import type { Peer } from '../../policy/types.ts'
-import { createOwnIdentity } from '../handshake/keys.ts'
+import { addPair, createOwnIdentity } from '../handshake/keys.ts'
 import { witHeader } from './first-contact.ts'
 import { applySettings, createGatePolicy, type Gate, setOwnIdentity } from './gate.ts'
 import type { ToWorker, VerifiedPeer } from './messages.ts'
@@ -39,7 +39,7 @@ export function applyMessage(gate: Gate, message: Exclude<ToWorker, { type: 'bar
       gate.verifying.delete(message.key)
       const section = Buffer.from(message.section)
       if (typeof message.result === 'string') gate.peers.refuse(section, message.result, gate.nowMilliseconds)
-      else gate.peers.add(createKnownPeer(section, message.result))
+      else gate.peers.add(createKnownPeer(gate, section, message.result))
       return message.key
     }
     case 'row':
@@ -77,8 +77,8 @@ function forgetExpiredPeers(gate: Gate): void {
   gate.peers.retain(({ expiresAt }) => (expiresAt + skewSeconds) * 1000 > gate.nowMilliseconds)
 }
 
-function createKnownPeer(section: Buffer, verified: VerifiedPeer): KnownPeer {
-  return {
+function createKnownPeer(gate: Gate, section: Buffer, { shared, ...verified }: VerifiedPeer): KnownPeer {
+  const peer: KnownPeer = {
     ...verified,
     section,
     witHash: Buffer.from(verified.witHash),
@@ -88,6 +88,9 @@ function createKnownPeer(section: Buffer, verified: VerifiedPeer): KnownPeer {
     refused: '',
     asPeer: peersOf(verified.identity),
   }
+  const own = [gate.own, gate.previous].find((one) => one !== undefined && one.generation === shared?.generation)
+  if (own && shared) addPair(own, peer, shared.secret)
+  return peer
 }
 
 function peersOf(identity: VerifiedPeer['identity']): KnownPeer['asPeer'] {

@@ -20,8 +20,11 @@ export interface VerifiedPeer {
   readonly identity: PodIdentity
   readonly witHash: Uint8Array
   readonly cnf: PublicJwk
-  /** The key of `cnf`, where it is at hand: as a JWK it has to be read again. */
-  readonly key?: KeyObject
+  /**
+   * sharedSecret with our identity of that generation: whoever just verified a signature has the curve's code at hand,
+   * and 32 bytes are sooner told than a key. The packet path makes those of later generations itself.
+   */
+  readonly shared?: { readonly generation: number; readonly secret: Uint8Array }
   readonly thumbprint: string
   readonly kid: string
   readonly issuedAt: number

@@ -2,7 +2,7 @@
  * Handshakes that nobody sees, before the first that somebody waits for. Code that has never run is compiled, and looks
  * everything up, as it runs: that alone made a new Pod's first connection ten times as long as its hundredth.
  */
-import { createPublicKey, generateKeyPairSync, type KeyObject, randomBytes } from 'node:crypto'
+import { generateKeyPairSync, type KeyObject, randomBytes } from 'node:crypto'
 import type { PodIdentity } from '../../api/identity.ts'
 import { exportPublicJwk, jwkThumbprint, type PublicJwk } from '../../certs/authority.ts'
 import { parseCidr } from '../../policy/address.ts'
@@ -174,9 +174,8 @@ function pass(at: Actor, peer: Actor, hook: 'in' | 'out', bytes: Buffer): Buffer
   const { need } = outcome
   if (outcome.action === 'hold' && need?.kind === 'verify') {
     const { identity, witHash, cnf, thumbprint, expiresAt } = peer
-    const key = createPublicKey(peer.privateKey)
     const issuedAt = expiresAt - LIFETIME_SECONDS
-    const result = { index: 1, identity, witHash, cnf, key, thumbprint, kid: thumbprint, issuedAt, expiresAt }
+    const result = { index: 1, identity, witHash, cnf, thumbprint, kid: thumbprint, issuedAt, expiresAt }
     applyMessage(at.gate, { type: 'verified', key: need.key, section: need.section, result })
     judge(at, hook, bytes)
   }

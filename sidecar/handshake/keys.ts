@@ -37,8 +37,6 @@ export interface PeerIdentity {
   readonly addresses: readonly Uint8Array[]
   readonly witHash: Buffer
   readonly cnf: PublicJwk
-  /** The key of `cnf` until the first pair is derived: thousands of peers are kept, and their next pair can wait. */
-  key?: KeyObject | undefined
   readonly thumbprint: string
   readonly kid: string
   readonly issuedAt: number
@@ -78,18 +76,17 @@ export function createOwnIdentity(source: {
   }
 }
 
-/**
- * HKDF-SHA-256 (RFC 5869) of the ECDH x coordinate of both cnf keys, empty salt, info `synguard/1` and both
- * RFC 7638 thumbprints in order: 32 bytes, the same at both ends.
- */
-export function derivePairwiseKey(
-  privateKey: KeyObject,
-  ownThumbprint: string,
-  peerKey: PublicJwk | KeyObject,
-  peerThumbprint: string,
-): Buffer {
+/** The ECDH x coordinate of both cnf keys: 32 bytes, the same at both ends. */
+export function sharedSecret(privateKey: KeyObject, peerKey: PublicJwk | KeyObject): Buffer {
   const publicKey = 'kty' in peerKey ? createPublicKey({ key: { ...peerKey }, format: 'jwk' }) : peerKey
-  const secret = diffieHellman({ privateKey, publicKey })
+  return diffieHellman({ privateKey, publicKey })
+}
+
+/**
+ * HKDF-SHA-256 (RFC 5869) of the pair's sharedSecret, empty salt, info `synguard/1` and both RFC 7638 thumbprints in
+ * order: 32 bytes, the same at both ends.
+ */
+export function derivePairwiseKey(secret: Uint8Array, ownThumbprint: string, peerThumbprint: string): Buffer {
   const [first, second] =
     ownThumbprint < peerThumbprint ? [ownThumbprint, peerThumbprint] : [peerThumbprint, ownThumbprint]
   return hkdf(secret, Buffer.from(`synguard/1${first}${second}`))
@@ -107,12 +104,14 @@ function hkdf(secret: Uint8Array, info: Uint8Array): Buffer {
   return key
 }
 
-/** The pair's MAC states, derived at first contact (one ECDH) and kept with the peer. */
+/** The pair's MAC states, kept with the peer; of a generation of ours that the peer was not met under, derived (one ECDH). */
 export function pairKeys(own: OwnIdentity, peer: PeerIdentity): PairKeys {
-  const known = peer.pairs.get(own.generation)
-  if (known) return known
-  const key = derivePairwiseKey(own.privateKey, own.thumbprint, peer.key ?? peer.cnf, peer.thumbprint)
-  peer.key = undefined
+  return peer.pairs.get(own.generation) ?? addPair(own, peer, sharedSecret(own.privateKey, peer.cnf))
+}
+
+/** Makes a pair's MAC states of its sharedSecret, and keeps them with the peer. */
+export function addPair(own: OwnIdentity, peer: PeerIdentity, secret: Uint8Array): PairKeys {
+  const key = derivePairwiseKey(secret, own.thumbprint, peer.thumbprint)
   const keys = {
     asClient: createMacState(key, Buffer.concat([own.witHash, peer.witHash])),
     asServer: createMacState(key, Buffer.concat([peer.witHash, own.witHash])),

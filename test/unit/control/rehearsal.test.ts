@@ -1,3 +1,4 @@
+import { generateKeyPairSync } from 'node:crypto'
 import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -37,6 +38,7 @@ async function rehearse(bundle = trustBundle([authority])): Promise<number> {
     issuer: 'https://issuer',
     skewSeconds: 120,
     bundle: () => bundle,
+    own: () => ({ generation: 0, privateKey: generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey }),
     now: () => NOW * 1000,
   })
 }

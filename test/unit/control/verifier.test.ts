@@ -1,3 +1,4 @@
+import { createPublicKey, diffieHellman, generateKeyPairSync } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -41,10 +42,17 @@ async function section(issuedAt = NOW, key = authority): Promise<Buffer> {
   return encodeWitSection(decodeWitParts(compact))
 }
 
+const own = { generation: 7, privateKey: generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey }
+
 function verifierWith(fetched?: () => TrustBundle) {
   const directory = mkdtempSync(join(tmpdir(), 'synguard-verifier-'))
   directories.push(directory)
-  const state = { now: NOW * 1000, bundle: trustBundle([authority]) as TrustBundle | undefined, fetches: 0 }
+  const state = {
+    now: NOW * 1000,
+    bundle: trustBundle([authority]) as TrustBundle | undefined,
+    fetches: 0,
+    own: own as typeof own | undefined,
+  }
   const results: string[] = []
   const table = openIdentityTable(directory, (error) => {
     throw error
@@ -55,6 +63,7 @@ function verifierWith(fetched?: () => TrustBundle) {
     issuer: 'https://issuer',
     skewSeconds: 120,
     bundle: () => state.bundle,
+    own: () => state.own,
     fetchBundle: async () => {
       state.fetches++
       if (fetched) state.bundle = fetched()
@@ -75,6 +84,19 @@ describe('the verifier', () => {
       { index: 1, identity },
     ])
     expect({ results, rows: table.size() }).toEqual({ results: ['ok', 'ok'], rows: 1 })
+  })
+
+  it('gives the secret that the peer shares with the own identity, and none before there is one', async () => {
+    const { verifier, state } = verifierWith()
+    const peer = await verifier.verify(await section())
+    if (typeof peer === 'string') throw new Error(peer)
+    const publicKey = createPublicKey({ key: { ...peer.cnf }, format: 'jwk' })
+    const secret = diffieHellman({ privateKey: own.privateKey, publicKey })
+    expect(peer.shared).toEqual({ generation: 7, secret })
+    state.own = undefined
+    const before = await verifier.verify(await section())
+    expect(before).toMatchObject({ index: 1 })
+    expect(before).not.toHaveProperty('shared')
   })
 
   it.each([

@@ -9,6 +9,7 @@ import {
 import { applyMessage } from '../../../sidecar/datapath/control-messages.ts'
 import { createHeldPackets, type HeldPacket } from '../../../sidecar/datapath/held.ts'
 import { encodeSynFrame, encodeWitSection, witSectionParts } from '../../../sidecar/handshake/frame.ts'
+import { sharedSecret } from '../../../sidecar/handshake/keys.ts'
 import { NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT } from '../../../sidecar/netlink/queue.ts'
 import {
   advance,
@@ -21,6 +22,7 @@ import {
   renew,
   SYN,
   settle,
+  shakeHands,
   type TestPod,
   twoPods,
 } from './pods.ts'
@@ -48,6 +50,26 @@ function flood(server: TestPod, count: number, kid: string): number {
 
 const firstSyn = (client: TestPod, server: TestPod) =>
   judge(client, 'out', fromClient(connect(client, server, { clientPort: 50_000 }), SYN)).packet
+
+describe('the secret that a verification brings', () => {
+  it.each([
+    ['of our identity makes the pair’s key', 0, true, 'release'],
+    ['is taken at its word: another one fits no MAC', 0, false, 'drop'],
+    ['of another identity of ours is left aside', 1, false, 'release'],
+  ] as const)('%s', async (_what, generations, right, action) => {
+    const { client, server } = await twoPods()
+    const c = connect(client, server)
+    const { proof } = await shakeHands(c)
+    const [own, peer] = [server.gate.own, server.gate.peers.findByUid(client.identity.uid)[0]]
+    if (!own || !peer) throw new Error('the server does not know the client')
+    const { index, identity, witHash, cnf, thumbprint, kid, issuedAt, expiresAt, section } = peer
+    const secret = right ? sharedSecret(own.privateKey, cnf) : Buffer.alloc(32, 1)
+    const shared = { generation: own.generation + generations, secret }
+    const result = { index, identity, witHash, cnf, thumbprint, kid, issuedAt, expiresAt, shared }
+    applyMessage(server.gate, { type: 'verified', key: '', section, result })
+    expect(judge(server, 'in', proof).action).toBe(action)
+  })
+})
 
 describe('a flood of bogus WITs from many addresses', () => {
   it('of keys that the bundle lacks has a small rate of its own, and keeps no first contact waiting', async () => {

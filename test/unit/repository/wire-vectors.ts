@@ -13,6 +13,7 @@ import {
   hashWit,
   type OwnIdentity,
   type PeerIdentity,
+  sharedSecret,
 } from '../../../sidecar/handshake/keys.ts'
 import { attachSynAckFrame } from '../../../sidecar/handshake/server.ts'
 import { buildTcp } from '../../../sidecar/packet/build.ts'
@@ -182,7 +183,8 @@ export function computeVectors(given: Given): Vectors {
     }
   }
 
-  const key = derivePairwiseKey(client.own.privateKey, client.own.thumbprint, server.peer.cnf, server.peer.thumbprint)
+  const secret = sharedSecret(client.own.privateKey, server.peer.cnf)
+  const key = derivePairwiseKey(secret, client.own.thumbprint, server.peer.thumbprint)
   return {
     ...given,
     client: client.pod,
