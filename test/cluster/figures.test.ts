@@ -41,8 +41,8 @@ const spread = (values: readonly number[]) => ({
 /** Seconds from the request for a Pod to each line that `wanted` finds in what its watch says. */
 async function timePod(at: string, name: string): Promise<{ ready: number; created: number; startedAt: number }> {
   const watch = startKubectl([
-    ...['-n', at, 'get', 'pods', '--watch', '--field-selector', `metadata.name=${name}`, '--no-headers'],
-    ...['-o', 'jsonpath={range .status.conditions[?(@.type=="Ready")]}{.status}{"\\n"}{end}'],
+    ...['-n', at, 'get', 'pods', '--watch-only', '--field-selector', `metadata.name=${name}`],
+    ...['-o', 'jsonpath={.status.conditions[?(@.type=="Ready")].status}{"\\n"}'],
   ])
   try {
     await pause(500)
