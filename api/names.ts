@@ -6,6 +6,8 @@ export const LABEL_INJECT = 'synguard.io/inject'
 export const ANNOTATION_ALLOW_OPT_OUT = 'synguard.io/allow-opt-out'
 /** Namespace or Pod annotation: `enforce` (default), `audit` or `off`; the stricter of the two holds. */
 export const ANNOTATION_MODE = 'synguard.io/mode'
+/** Namespace annotation: the reason for which all its Pods audit at once, whatever else says; `off: REASON` is off. */
+export const ANNOTATION_BREAK_GLASS = 'synguard.io/break-glass'
 /** Namespace or Pod annotation: `resolve` (default) or `deny`: what peers without a WIT may match. */
 export const ANNOTATION_PEERS = 'synguard.io/peers-without-identity'
 /** Namespace or Pod annotation: `probes` (default) or `all`: what the Pod's own node may reach. */
@@ -30,6 +32,12 @@ export const VOLUME_STATE = 'synguard-state'
 export const TOKEN_AUDIENCE = 'synguard'
 /** The ConfigMap in each labelled namespace with the CA of the issuer's certificate; key `ca.crt`. */
 export const CONFIGMAP_CA = 'synguard-ca'
+/** The ConfigMap in each labelled namespace with its mode, which sidecars watch; its keys are below. */
+export const CONFIGMAP_MODE = 'synguard-mode'
+/** The namespace's mode; a Pod's stricter one goes before it. */
+export const KEY_MODE = 'mode'
+/** `audit` or `off` while an operator has the glass broken, and goes before everything else; empty otherwise. */
+export const KEY_BREAK_GLASS = 'break-glass'
 
 /** Files of the projected volume: the token for the API server, and the CA of its certificate. */
 export const FILE_API_TOKEN = 'api-token'

@@ -1,7 +1,7 @@
 /** The sidecar's process: reads its settings, starts the control plane and the packet path, ends at once on SIGTERM. */
 import { SynguardError } from '../api/errors.ts'
 import { createLog } from './control/log.ts'
-import { openPolicySource } from './control/policies/open.ts'
+import { openSources } from './control/policies/open.ts'
 import { parseSettings } from './control/settings.ts'
 import { startSidecar } from './control/sidecar.ts'
 import { startDroppingPages } from './control/unused-pages.ts'
@@ -23,7 +23,7 @@ async function main(): Promise<void> {
     const settings = parseSettings(process.env)
     // The bundle lies beside its worker; the sources have a folder for it.
     const script = import.meta.url.endsWith('.ts') ? './datapath/worker.ts' : './worker.js'
-    await startSidecar(settings, await openPolicySource(settings), new URL(script, import.meta.url))
+    await startSidecar(settings, await openSources(settings), new URL(script, import.meta.url))
     startDroppingPages()
   } catch (error) {
     const code = error instanceof SynguardError ? error.code : 'unexpected'

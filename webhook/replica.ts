@@ -136,7 +136,10 @@ async function startParts(
   // Only now: what changes from here on becomes void in the list by itself.
   void ledger.start()
   const { namespaceLabel } = webhook
-  const namespaces = createNamespaceController({ cluster, client, namespaceLabel, log, random })
+  const namespaces = createNamespaceController({
+    ...{ cluster, client, namespaceLabel, log, random },
+    defaultMode: installation.injection(issuerUrl).defaults.mode,
+  })
   const publisher = startCaPublisher({ client, name: names.webhookConfiguration, log, random })
   const take = (trust: Trust) => {
     serving.setTrust(trust)

@@ -16,9 +16,10 @@ import { parseTrustBundle } from './issuer-messages.ts'
 import { readLimits, warnOfLimits } from './limits.ts'
 import { createLog } from './log.ts'
 import { createMetrics } from './metrics.ts'
+import { createModes, followNamespaceMode } from './namespace-mode.ts'
 import { createPeersClient } from './peers-client.ts'
 import { readNodeAddresses, readSmallestMtu } from './pod-network.ts'
-import type { PolicySource } from './policies/source.ts'
+import type { Sources } from './policies/open.ts'
 import { createPolicyView } from './policy-view.ts'
 import { conditionsOf, setReadiness } from './readiness.ts'
 import { createRefusalLog } from './refusal-log.ts'
@@ -39,7 +40,8 @@ const RENEWAL_SPREAD_MILLISECONDS = 1_000
 const DIRECTORY_CHECK_MILLISECONDS = 1_000
 
 /** Starts everything; resolves once the packet path runs. Throws where the kernel or the files refuse. */
-export async function startSidecar(settings: SidecarSettings, source: PolicySource, workerScript: URL): Promise<void> {
+export async function startSidecar(settings: SidecarSettings, sources: Sources, workerScript: URL): Promise<void> {
+  const { policies: source, client } = sources
   const log = createLog({
     level: settings.logLevel,
     pod: settings.pod.name,
@@ -55,6 +57,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
   const random = Math.random
 
   let mode: Mode = settings.mode
+  const modes = createModes(mode, setMode)
   let identity: OwnIdentity | undefined
   let generation = 0
   let bundle: TrustBundle | undefined
@@ -255,7 +258,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
     switch (message.type) {
       case 'hello':
         setBundle(message.bundle)
-        setMode(message.mode)
+        modes.setOfPod(message.mode)
         for (const entry of message.voids) addVoid(entry)
         return reviewBehind('stream')
       case 'renew':
@@ -268,7 +271,7 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
         peers.update(message.address, message.entry)
         return reviewBehind('directory')
       case 'mode':
-        return setMode(message.mode)
+        return modes.setOfPod(message.mode)
     }
   }
 
@@ -368,6 +371,9 @@ export async function startSidecar(settings: SidecarSettings, source: PolicySour
   // Both ask over connections that the packet path has to let through.
   await worker.firstBound
   identities.start()
+  if (client) {
+    followNamespaceMode({ client, namespace: settings.pod.namespace, onChange: modes.setOfNamespace, log, random })
+  }
   source.start({
     onChange: (set) => {
       policies = set.policies

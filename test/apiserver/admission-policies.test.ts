@@ -240,7 +240,7 @@ describe('a namespace that asks for baseline', () => {
   })
 })
 
-describe('the ConfigMap with the CA', () => {
+describe('a ConfigMap of the webhook in a namespace', () => {
   const RBAC = '/apis/rbac.authorization.k8s.io/v1'
   /** As the webhook writes it: its permission is for that name, which only an apply tells. */
   const applyAs = (namespace: string, user: string, name = 'synguard-ca') => {
@@ -256,14 +256,17 @@ describe('the ConfigMap with the CA', () => {
     return control.admin.send({ method: 'POST', path, body: { metadata: { name }, roleRef, subjects } })
   }
 
-  it("is nobody's but the webhook's in a labelled namespace, and anybody's elsewhere", async () => {
-    const body = { metadata: { name: 'synguard-ca' }, data: { 'ca.crt': 'mine' } }
-    const write = (namespace: string) =>
-      refusalOf(control.admin.send({ method: 'POST', path: `/api/v1/namespaces/${namespace}/configmaps`, body }))
-    expect(await write('shop')).toMatch(/^403 .*the ConfigMap synguard-ca is the webhook's/)
-    expect(await write('plain')).toBeUndefined()
-    expect(applyAs('shop', account('synguard', 'synguard-webhook'))).toBe('applied')
-  })
+  it.each(['synguard-ca', 'synguard-mode'])(
+    "(%s) is nobody's but the webhook's in a labelled namespace, and anybody's elsewhere",
+    async (name) => {
+      const body = { metadata: { name }, data: { mode: 'off' } }
+      const write = (namespace: string) =>
+        refusalOf(control.admin.send({ method: 'POST', path: `/api/v1/namespaces/${namespace}/configmaps`, body }))
+      expect(await write('shop')).toMatch(new RegExp(`^403 .*the ConfigMap ${name} is the webhook's`))
+      expect(await write('plain')).toBeUndefined()
+      expect(applyAs('shop', account('synguard', 'synguard-webhook'), name)).toBe('applied')
+    },
+  )
 
   it('is the webhook’s in whatever namespace and by whatever prefix it was installed', async () => {
     await bind(`${RBAC}/clusterrolebindings`, 'my-synguard', 'synguard-webhook', 'security', 'my-synguard-webhook')

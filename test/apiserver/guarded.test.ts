@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import type { KubernetesObject, V1Pod } from '@kubernetes/client-node'
 import { API_SERVER_ENVIRONMENT, ENVIRONMENT } from '../../api/environment.ts'
-import { CONTAINER_SIDECAR, FILE_API_CA, FILE_API_TOKEN, VOLUME_CREDENTIALS } from '../../api/names.ts'
+import { CONFIGMAP_MODE, CONTAINER_SIDECAR, FILE_API_CA, FILE_API_TOKEN, VOLUME_CREDENTIALS } from '../../api/names.ts'
 import type { Outcome } from '../../lab/agent-protocol.ts'
 import type { Lab } from '../../lab/lab.ts'
 import type { RunningPod } from '../../lab/pod.ts'
@@ -151,5 +151,20 @@ describe('a guarded Pod in a cluster', () => {
     expect(await outcome()).toBe('answered')
     tunnel.mend()
     await until('the denial', async () => (await outcome()) === 'refused')
+
+    // Break-glass comes from the API server too; the issuer's stream goes on to say enforce.
+    const path = `/api/v1/namespaces/${NAMESPACE}/configmaps`
+    const write = (method: 'POST' | 'PUT', breakGlass: string) => {
+      const body = { metadata: { name: CONFIGMAP_MODE }, data: { mode: 'enforce', 'break-glass': breakGlass } }
+      return control.admin.send({ method, path: method === 'POST' ? path : `${path}/${CONFIGMAP_MODE}`, body })
+    }
+    await write('POST', 'audit')
+    await until('the broken glass', async () => (await outcome()) === 'answered')
+    await write('PUT', '')
+    await until('the way back', async () => (await outcome()) === 'refused')
+    await write('PUT', 'off')
+    await until('the glass broken again', async () => (await outcome()) === 'answered')
+    await control.admin.send({ method: 'DELETE', path: `${path}/${CONFIGMAP_MODE}` })
+    await until('the end without a ConfigMap', async () => (await outcome()) === 'refused')
   }, 120_000)
 })

@@ -1,5 +1,5 @@
 /** Everything that the webhook may do at the API server; its tests run with this and nothing more. */
-import { CONFIGMAP_CA } from '../../api/names.ts'
+import { CONFIGMAP_CA, CONFIGMAP_MODE } from '../../api/names.ts'
 import type { ApiClient } from '../../kubernetes/client.ts'
 import { POLICY_READER } from '../../webhook/namespaces/objects.ts'
 import { createNamespace, unless } from './stage.ts'
@@ -32,7 +32,7 @@ export const CLUSTER_RULES = (webhookConfiguration: string) => [
   {
     apiGroups: [''],
     resources: ['configmaps'],
-    resourceNames: [CONFIGMAP_CA],
+    resourceNames: [CONFIGMAP_CA, CONFIGMAP_MODE],
     verbs: [...WATCH, 'create', 'patch', 'delete'],
   },
   { apiGroups: ['synguard.io'], resources: ['issuers'], verbs: ['publish'] },
@@ -55,6 +55,12 @@ export const OWN_RULES = (secret: string, mayCreate: boolean) => [
     resourceNames: [...'0123456789abcdef'].map((digit) => `synguard-issued-${digit}`),
     verbs: ['get', 'create', 'patch'],
   },
+]
+
+/** Of a Pod's token in its own labelled namespace. */
+export const POLICY_READER_RULES = [
+  { apiGroups: ['networking.k8s.io'], resources: ['networkpolicies'], verbs: ['get', ...WATCH] },
+  { apiGroups: [''], resources: ['configmaps'], resourceNames: [CONFIGMAP_MODE], verbs: ['get', ...WATCH] },
 ]
 
 export interface InstalledNames {
@@ -87,7 +93,7 @@ export async function install(admin: ApiClient, names: InstalledNames, mayCreate
   })
   await post(`${rbac}/clusterroles`, {
     metadata: { name: POLICY_READER },
-    rules: [{ apiGroups: ['networking.k8s.io'], resources: ['networkpolicies'], verbs: ['get', ...WATCH] }],
+    rules: POLICY_READER_RULES,
   })
   await post(`/api/v1/namespaces/${SYSTEM}/services`, {
     metadata: { name: 'synguard-webhook' },

@@ -21,6 +21,8 @@ const BACKOFF = { initialMs: 50, maxMs: 200 }
 export interface ApiPolicyStage extends PolicyStage {
   /** The sidecar's own client. */
   readonly client: ApiClient
+  /** The same, whose requests `asked` has. */
+  readonly recording: ApiClient
   /** `list`, `version` or `watch`, one for each request so far. */
   readonly asked: readonly string[]
   readonly caPath: string
@@ -96,6 +98,7 @@ export async function createApiPolicyStage(
     }),
     namespace,
     client,
+    recording,
     caPath,
     tokenPath,
     asked,

@@ -3,7 +3,9 @@ import { rootCertificates } from 'node:tls'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals'
 import { pino } from 'pino'
 import type { SynguardError } from '../../api/errors.ts'
+import type { Mode } from '../../api/identity.ts'
 import { hasStatus } from '../../kubernetes/errors.ts'
+import { createModes, followNamespaceMode } from '../../sidecar/control/namespace-mode.ts'
 import type { PolicySet } from '../../sidecar/control/policies/source.ts'
 import { createNamespaceController, type NamespaceController } from '../../webhook/namespaces/controller.ts'
 import { describePolicySource, manifestOf } from '../contract/policy-source.ts'
@@ -67,7 +69,7 @@ describe('the sidecar at the API server', () => {
     await stage.close()
   })
 
-  it('may list and watch the policies of its namespace, and nothing else', async () => {
+  it('may list and watch the policies and the mode of its namespace, and nothing else', async () => {
     await open()
     const own = pathOfPolicies(stage.namespace)
     const status = (path: string, method: 'GET' | 'POST' = 'GET') =>
@@ -88,6 +90,50 @@ describe('the sidecar at the API server', () => {
     ]
     expect(await Promise.all(others.map((path) => status(path)))).toEqual(others.map(() => 403))
     expect(await status(own, 'POST')).toBe(403)
+    const maps = `/api/v1/namespaces/${stage.namespace}/configmaps`
+    expect(await Promise.all([status(`${maps}/synguard-mode`), status(`${maps}/synguard-ca`)])).toEqual([200, 403])
+  })
+
+  it('follows the mode of its namespace and break-glass, by one list and one watch, over a cut', async () => {
+    await open()
+    const annotate = (annotations: Record<string, string | null>) =>
+      control.admin.send({
+        method: 'PATCH',
+        path: pathOf('Namespace', undefined, stage.namespace),
+        contentType: 'application/merge-patch+json',
+        body: { metadata: { annotations } },
+      })
+    const modes: Mode[] = []
+    const { setOfPod, setOfNamespace } = createModes('enforce', (mode) => void modes.push(mode))
+    const stop = followNamespaceMode({
+      client: stage.recording,
+      namespace: stage.namespace,
+      onChange: setOfNamespace,
+      log: pino({ level: 'silent' }),
+      random: Math.random,
+      backoff: { initialMs: 50, maxMs: 200 },
+    })
+    const modeIs = (mode: Mode) => until(mode, () => modes.at(-1) === mode)
+    try {
+      await modeIs('enforce')
+      await annotate({ 'synguard.io/break-glass': 'off: INC-7' })
+      await modeIs('off')
+      await stage.cut()
+      await annotate({ 'synguard.io/break-glass': 'INC-7', 'synguard.io/mode': 'off' })
+      // What was said last stands meanwhile, whatever the issuer says.
+      setOfPod('enforce')
+      expect(modes.at(-1)).toBe('off')
+      await stage.mend()
+      await modeIs('audit')
+      // The Pod's own word is stricter than its namespace's.
+      await annotate({ 'synguard.io/break-glass': null })
+      await modeIs('enforce')
+      setOfPod('off')
+      expect(modes.at(-1)).toBe('off')
+      expect(stage.asked.filter((kind) => kind === 'list')).toHaveLength(1)
+    } finally {
+      await stop()
+    }
   })
 
   it('is refused, and so not synced, until its namespace is labelled', async () => {

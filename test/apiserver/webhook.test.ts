@@ -322,6 +322,66 @@ describe('what the webhook keeps in a labelled namespace', () => {
   })
 })
 
+describe('the mode of a labelled namespace', () => {
+  const path = '/api/v1/namespaces/urgent/configmaps/synguard-mode'
+  const mode = async () => (await unless(404, control.admin.send<V1ConfigMap>({ method: 'GET', path })))?.data
+  const annotate = (annotations: Record<string, string | null>) => {
+    const body = { metadata: { annotations } }
+    const at = pathOf('Namespace', undefined, 'urgent')
+    const query = { fieldManager: 'an-operator' }
+    return control.admin.send({ method: 'PATCH', path: at, query, contentType: MERGE, body })
+  }
+  const modeIs = (wanted: string, breakGlass: string) =>
+    until(`${wanted} ${breakGlass}`, async () => {
+      const said = await mode()
+      return said?.mode === wanted && said['break-glass'] === breakGlass
+    })
+  const events = async (reason: string) => {
+    const { items } = await control.admin.send<CoreV1EventList>({
+      method: 'GET',
+      path: '/api/v1/namespaces/urgent/events',
+    })
+    return items.filter((event) => event.reason === reason)
+  }
+
+  it('stands in a ConfigMap that follows its annotation, and is restored', async () => {
+    await createNamespace(control.admin, 'urgent', { labels: LABELS })
+    await modeIs('enforce', '')
+    await annotate({ 'synguard.io/mode': 'audit' })
+    await modeIs('audit', '')
+    await control.admin.send({ method: 'PATCH', path, contentType: MERGE, body: { data: { 'break-glass': 'off' } } })
+    await modeIs('audit', '')
+    await control.admin.send({ method: 'DELETE', path })
+    await modeIs('audit', '')
+    await annotate({ 'synguard.io/mode': null })
+    await modeIs('enforce', '')
+  })
+
+  it('is overruled by break-glass, which is recorded with its reason, each time anew, and so is its end', async () => {
+    const over = (await events('BreakGlassOver')).length
+    await annotate({ 'synguard.io/break-glass': 'INC-7: checkout is down' })
+    await modeIs('enforce', 'audit')
+    const [event] = await until('the event', async () => {
+      const found = await events('BreakGlass')
+      return found.length > 0 && found
+    })
+    expect([event?.type, event?.involvedObject.kind, event?.involvedObject.name]).toEqual([
+      'Warning',
+      'Namespace',
+      'urgent',
+    ])
+    expect(event?.message).toMatch(
+      /refuses nothing here \(audit\) .*: INC-7: checkout is down\. Set by an-operator at 20.*Z; take it away/,
+    )
+    await annotate({ 'synguard.io/break-glass': 'off: INC-7' })
+    await modeIs('enforce', 'off')
+    await until('the second event', async () => (await events('BreakGlass')).length === 2)
+    await annotate({ 'synguard.io/break-glass': null })
+    await modeIs('enforce', '')
+    await until('its end', async () => (await events('BreakGlassOver')).length === over + 1)
+  })
+})
+
 describe('while the webhook is down', () => {
   it('labelled namespaces admit nothing new, and all others do', async () => {
     expect(await replica.stop()).toBe(0)

@@ -148,7 +148,7 @@ describe('figures', () => {
     expect(memory.sidecarWorkingSet.most).toBeLessThan(192)
   })
 
-  it('requests of a sidecar to the API server: a list and a watch, and nothing more while nothing changes', async () => {
+  it('requests of a sidecar to the API server: a list and a watch of policies and mode, and nothing more while nothing changes', async () => {
     const path = auditLogPath()
     if (!existsSync(path)) return
     const events = new Map<string, AuditEvent>()
@@ -168,8 +168,10 @@ describe('figures', () => {
     const first = counts.get('pod-0') ?? {}
     figures.requestsOfOneSidecar = first
     figures.requestsOfAllSidecars = { sidecars: counts.size, requests: events.size }
-    expect(Object.keys(first).sort()).toEqual(['list networkpolicies', 'watch networkpolicies'])
-    expect(first['list networkpolicies']).toBe(1)
+    const resources = ['configmaps', 'networkpolicies']
+    const verbs = ['list', 'watch']
+    expect(Object.keys(first).sort()).toEqual(verbs.flatMap((verb) => resources.map((one) => `${verb} ${one}`)))
+    for (const resource of resources) expect(first[`list ${resource}`]).toBe(1)
   })
 
   it("mean time of an admission, at the API server's own metric", async () => {

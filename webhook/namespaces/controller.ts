@@ -1,6 +1,7 @@
 import type { KubernetesObject, V1ClusterRole, V1ConfigMap, V1Namespace, V1RoleBinding } from '@kubernetes/client-node'
 import type { Logger } from 'pino'
-import { CONFIGMAP_CA } from '../../api/names.ts'
+import type { Mode } from '../../api/identity.ts'
+import { CONFIGMAP_CA, CONFIGMAP_MODE, KEY_BREAK_GLASS } from '../../api/names.ts'
 import type { BackoffLimits } from '../../kubernetes/backoff.ts'
 import type { ApiClient } from '../../kubernetes/client.ts'
 import { ApiError, hasStatus } from '../../kubernetes/errors.ts'
@@ -11,11 +12,15 @@ import { FIELD_MANAGER } from '../bootstrap/ca-bundle.ts'
 import type { Cluster } from '../cluster.ts'
 import { isLive } from '../directory/pod-identity.ts'
 import { createWorkQueue } from '../kubernetes/work-queue.ts'
+import { type BreakGlass, breakGlassOf, namespaceMode } from '../mode.ts'
 import type { WebhookSettings } from '../settings.ts'
+import { breakGlassEvent, breakGlassOverEvent } from './break-glass.ts'
 import {
   caConfigMap,
   isAsWanted,
   isManaged,
+  modeConfigMap,
+  type namespaceEvent,
   ownerOf,
   POLICY_READER,
   podSecurityEvent,
@@ -38,6 +43,8 @@ export interface NamespaceControllerOptions {
   readonly cluster: Cluster
   readonly client: ApiClient
   readonly namespaceLabel: WebhookSettings['namespaceLabel']
+  /** Where a namespace says nothing; `enforce` without it. */
+  readonly defaultMode?: Mode
   readonly log: Logger
   /** From 0 up to 1. */
   readonly random?: () => number
@@ -50,7 +57,7 @@ const RESYNC_MS = 30 * 60_000
 const PUT_OFF_MS = 250
 
 export function createNamespaceController(options: NamespaceControllerOptions): NamespaceController {
-  const { cluster, client, namespaceLabel, log, random = Math.random, backoff } = options
+  const { cluster, client, namespaceLabel, defaultMode, log, random = Math.random, backoff } = options
   const stopping = new AbortController()
   let caBundle: string | undefined
   let unsubscribe = () => {}
@@ -79,7 +86,8 @@ export function createNamespaceController(options: NamespaceControllerOptions): 
   const roles = mirror<V1ClusterRole>(`${RBAC}/clusterroles`, POLICY_READER, addAll)
   const bindings = mirror<V1RoleBinding>(`${RBAC}/rolebindings`, POLICY_READER, addNamespaceOf)
   const configMaps = mirror<V1ConfigMap>('/api/v1/configmaps', CONFIGMAP_CA, addNamespaceOf)
-  const reflectors = [roles, bindings, configMaps]
+  const modes = mirror<V1ConfigMap>('/api/v1/configmaps', CONFIGMAP_MODE, addNamespaceOf)
+  const reflectors = [roles, bindings, configMaps, modes]
 
   function isKnown(): boolean {
     return cluster.synced() && reflectors.every((reflector) => reflector.synced())
@@ -107,21 +115,31 @@ export function createNamespaceController(options: NamespaceControllerOptions): 
     if (namespace === undefined || namespace.metadata?.deletionTimestamp !== undefined) return
     const binding = bindings.get(POLICY_READER, name)
     const configMap = configMaps.get(CONFIGMAP_CA, name)
+    const modeMap = modes.get(CONFIGMAP_MODE, name)
     const isLabelled = isSelected(namespace.metadata?.labels ?? {}, namespaceLabel)
-    if (!isLabelled && binding === undefined && configMap === undefined) return
+    if (!isLabelled && binding === undefined && configMap === undefined && modeMap === undefined) return
     if (!isLabelled && !hasGuardedPods(name)) {
       await remove(`${RBAC}/namespaces/${name}/rolebindings/${POLICY_READER}`, binding)
       await remove(`/api/v1/namespaces/${name}/configmaps/${CONFIGMAP_CA}`, configMap)
+      await remove(`/api/v1/namespaces/${name}/configmaps/${CONFIGMAP_MODE}`, modeMap)
       return
     }
     if (caBundle === undefined) return
     const role = roles.get(POLICY_READER)
     if (role === undefined) throw new ApiError('api-answer', `The ClusterRole ${POLICY_READER} is missing: install it.`)
     const owner = ownerOf(role)
+    const breakGlass = breakGlassOf(namespace.metadata?.annotations)
+    const mode = namespaceMode(namespace.metadata?.annotations, defaultMode)
+    await keepConfigMap(modeMap, modeConfigMap(name, owner, mode, breakGlass))
     await keepBinding(binding, policyReaderBinding(name, owner))
     await keepConfigMap(configMap, caConfigMap(name, owner, caBundle))
+    // Events come last: nothing waits for them.
+    if (breakGlass !== undefined) await tellOfBreakGlass(name, breakGlass)
+    else if (modeMap?.data?.[KEY_BREAK_GLASS]) {
+      await record(breakGlassOverEvent(namespace, modeMap.metadata?.resourceVersion ?? '', new Date()))
+    }
     const level = refusingPodSecurity(namespace)
-    if (isLabelled && level !== undefined) await warn(namespace, level)
+    if (isLabelled && level !== undefined) await record(podSecurityEvent(namespace, level, new Date()))
   }
 
   async function keepBinding(found: V1RoleBinding | undefined, wanted: V1RoleBinding): Promise<void> {
@@ -136,7 +154,13 @@ export function createNamespaceController(options: NamespaceControllerOptions): 
 
   async function keepConfigMap(found: V1ConfigMap | undefined, wanted: V1ConfigMap): Promise<void> {
     if (isAsWanted(found, wanted)) return
-    await apply(`/api/v1/namespaces/${wanted.metadata?.namespace}/configmaps/${CONFIGMAP_CA}`, wanted)
+    await apply(`/api/v1/namespaces/${wanted.metadata?.namespace}/configmaps/${wanted.metadata?.name}`, wanted)
+  }
+
+  async function tellOfBreakGlass(name: string, breakGlass: BreakGlass): Promise<void> {
+    const path = `/api/v1/namespaces/${name}`
+    const namespace = await client.send<V1Namespace>({ method: 'GET', path, signal: stopping.signal })
+    await record(breakGlassEvent(namespace, breakGlass, new Date()))
   }
 
   async function apply(path: string, body: KubernetesObject): Promise<void> {
@@ -154,11 +178,13 @@ export function createNamespaceController(options: NamespaceControllerOptions): 
     log.info({ path }, 'removed')
   }
 
-  async function warn(namespace: V1Namespace, level: string): Promise<void> {
-    const path = `/api/v1/namespaces/${namespace.metadata?.name}/events`
+  /** Writes an Event, where the API server does not have it already. */
+  async function record(event: ReturnType<typeof namespaceEvent>): Promise<void> {
+    const { namespace } = event.metadata
     try {
-      await client.send({ method: 'POST', path, body: podSecurityEvent(namespace, level, new Date()) })
-      log.warn({ namespace: namespace.metadata?.name, level }, 'Pod Security refuses the sidecar')
+      await client.send({ method: 'POST', path: `/api/v1/namespaces/${namespace}/events`, body: event })
+      const { reason, message } = event
+      log[event.type === 'Warning' ? 'warn' : 'info']({ namespace, reason }, message)
     } catch (error) {
       // It was said within the last hour.
       if (!hasStatus(error, 409)) throw error

@@ -6,7 +6,9 @@ import type {
   V1OwnerReference,
   V1RoleBinding,
 } from '@kubernetes/client-node'
-import { CONFIGMAP_CA } from '../../api/names.ts'
+import type { Mode } from '../../api/identity.ts'
+import { CONFIGMAP_CA, CONFIGMAP_MODE, KEY_BREAK_GLASS, KEY_MODE } from '../../api/names.ts'
+import type { BreakGlass } from '../mode.ts'
 
 /** The ClusterRole with which Pods of a labelled namespace read its policies, and the RoleBinding that gives it. */
 export const POLICY_READER = 'synguard-policy-reader'
@@ -37,6 +39,21 @@ export function caConfigMap(namespace: string, owner: V1OwnerReference, bundle: 
     kind: 'ConfigMap',
     metadata: { name: CONFIGMAP_CA, namespace, labels: MANAGED_BY, ownerReferences: [owner] },
     data: { 'ca.crt': bundle },
+  }
+}
+
+/** What sidecars read of the namespace's mode. Both keys are always there: what others add to the data stays. */
+export function modeConfigMap(
+  namespace: string,
+  owner: V1OwnerReference,
+  mode: Mode,
+  breakGlass: BreakGlass | undefined,
+): V1ConfigMap {
+  return {
+    apiVersion: 'v1',
+    kind: 'ConfigMap',
+    metadata: { name: CONFIGMAP_MODE, namespace, labels: MANAGED_BY, ownerReferences: [owner] },
+    data: { [KEY_MODE]: mode, [KEY_BREAK_GLASS]: breakGlass?.mode ?? '' },
   }
 }
 
@@ -73,18 +90,35 @@ export function refusingPodSecurity(namespace: V1Namespace): string | undefined 
 
 /** A warning that everybody sees who looks at the events of the namespace. */
 export function podSecurityEvent(namespace: V1Namespace, level: string, at: Date) {
-  const { name = '', uid } = namespace.metadata ?? {}
-  return {
-    apiVersion: 'v1',
-    kind: 'Event',
-    // One name: replicas do not repeat each other, and the API server forgets it after an hour.
-    metadata: { name: `synguard-pod-security-${level}`, namespace: name },
-    involvedObject: { apiVersion: 'v1', kind: 'Namespace', name, namespace: name, uid },
+  // One name: replicas do not repeat each other, and the API server forgets it after an hour.
+  return namespaceEvent(namespace, at, {
+    name: `synguard-pod-security-${level}`,
     type: 'Warning',
     reason: 'PodSecurityRefusesSidecar',
     message:
       `Pod Security "${level}" refuses the NET_ADMIN that Synguard's containers need, so no Pod can be made here: ` +
       `label the namespace pod-security.kubernetes.io/enforce=privileged, or take Synguard's label away.`,
+  })
+}
+
+interface NamespaceEvent {
+  readonly name: string
+  readonly type: 'Normal' | 'Warning'
+  /** CamelCase, of a fixed set. */
+  readonly reason: string
+  readonly message: string
+}
+
+/** An Event about a namespace, in it. The API server refuses a second one of its name, as long as it keeps the first. */
+export function namespaceEvent({ metadata = {} }: V1Namespace, at: Date, event: NamespaceEvent) {
+  const { name: namespace = '', uid } = metadata
+  const { name, ...said } = event
+  return {
+    apiVersion: 'v1',
+    kind: 'Event',
+    metadata: { name, namespace },
+    involvedObject: { apiVersion: 'v1', kind: 'Namespace', name: namespace, namespace, uid },
+    ...said,
     source: { component: 'synguard-webhook' },
     reportingComponent: 'synguard-webhook',
     reportingInstance: 'synguard-webhook',

@@ -4,7 +4,7 @@ import { describe, expect, it } from '@jest/globals'
 import { parse, parseAllDocuments } from 'yaml'
 import { parseInstallation } from '../../../webhook/installation.ts'
 import { POLICY_READER } from '../../../webhook/namespaces/objects.ts'
-import { CLUSTER_RULES, OWN_RULES, webhookConfiguration } from '../../apiserver/permissions.ts'
+import { CLUSTER_RULES, OWN_RULES, POLICY_READER_RULES, webhookConfiguration } from '../../apiserver/permissions.ts'
 import { CHECKOUT } from './checkout.ts'
 
 interface Manifest {
@@ -73,10 +73,8 @@ describe('the manifests', () => {
     for (const index of rules) expect(lines[index - 1]).toMatch(/^ {2}# /)
   })
 
-  it('let Pods of a labelled namespace read its policies, and nothing else', () => {
-    expect(permissions(find('ClusterRole', POLICY_READER).rules)).toEqual(
-      ['get', 'list', 'watch'].map((verb) => `${verb} networking.k8s.io/networkpolicies *`),
-    )
+  it('let Pods of a labelled namespace read its policies and its mode, and nothing else', () => {
+    expect(permissions(find('ClusterRole', POLICY_READER).rules)).toEqual(permissions(POLICY_READER_RULES))
   })
 
   it('contain no secret and no caBundle', () => {
