@@ -9,7 +9,7 @@ import { pathOfPolicies } from './policies-stage.ts'
 import { createNamespace } from './stage.ts'
 import { writeKubeconfig } from './users.ts'
 
-const POLICIES = 40
+const POLICIES = 20
 /** 63 characters, as long as a label's value may be: 1 MB of JSON a policy. */
 const VALUES = 15_000
 /** The sidecar's own limit (webhook/admission/settings.ts). */
