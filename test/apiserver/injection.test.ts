@@ -204,7 +204,7 @@ describe('the metrics', () => {
     const ages = await metric('watch_age_seconds')
     for (const resource of ['pods', 'namespaces', 'services', 'endpointslices', 'nodes', 'secrets', 'configmaps']) {
       const label = `{resource="${resource}"}`
-      expect([resource, lists[label]]).toEqual([resource, resource === 'configmaps' ? 2 : 1])
+      expect([resource, lists[label]]).toEqual([resource, resource === 'configmaps' ? 3 : 1])
       expect(watches[label]).toBeGreaterThanOrEqual(1)
       expect(ages[label]).toBeGreaterThanOrEqual(0)
     }

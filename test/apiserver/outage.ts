@@ -14,14 +14,19 @@ export async function killApiServer(control: ControlPlane): Promise<() => Promis
   return async () => {
     start()
     const ping = { method: 'GET', path: '/readyz/ping' } as const
-    await until('the API server', () => control.admin.send(ping).then(undefined, isAnswer))
+    await until('the API server', () => {
+      // As the kubelet would: one that ends while it starts is started again.
+      if (stateOf(pidOf(control, 'apiserver')) === undefined) start()
+      return control.admin.send(ping).then(undefined, isAnswer)
+    })
   }
 }
 
 /** Kills a process of the control plane; the result starts it again with the same command line. */
-async function kill({ statePath }: ControlPlane, name: 'apiserver' | 'etcd'): Promise<() => void> {
+async function kill(control: ControlPlane, name: 'apiserver' | 'etcd'): Promise<() => void> {
+  const { statePath } = control
   const pidFile = join(statePath, `${name}.pid`)
-  const pid = Number(readFileSync(pidFile, 'utf8').split(' ')[0])
+  const pid = pidOf(control, name)
   const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').slice(0, -1)
   process.kill(pid, 'SIGKILL')
   await until(`${name} to end`, () => stateOf(pid) === undefined)
@@ -30,6 +35,10 @@ async function kill({ statePath }: ControlPlane, name: 'apiserver' | 'etcd'): Pr
     const env = { ...process.env, LOG: join(statePath, 'log', `${name}.log`), PID_FILE: pidFile }
     execFileSync('bash', ['-c', script, 'restart', ...words], { env })
   }
+}
+
+function pidOf({ statePath }: ControlPlane, name: 'apiserver' | 'etcd'): number {
+  return Number(readFileSync(join(statePath, `${name}.pid`), 'utf8').split(' ')[0])
 }
 
 /** Stops API server and etcd, has `change` its way with etcd's folder, and starts both again. */
