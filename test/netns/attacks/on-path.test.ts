@@ -122,16 +122,19 @@ describe('a recorded handshake, put in again with the numbers of the one under w
       await field.path.send([forge({ ...tuple, ...packet })])
     // What the server answers must not reach the client, whose kernel would reset it.
     await field.path.treat({ drop: ['syn-ack', 'rst'], from: server.address })
-    const putSyn = () => put({ flags: SYN, sequence: 1_000, payload: recorded.syn.payload })
+    // Behind the numbers of the recorded connection, for which the server may be in TIME_WAIT.
+    const first = (recorded.syn.sequence + 0x100000) >>> 0
+    const after = (first + 1) >>> 0
+    const putSyn = () => put({ flags: SYN, sequence: first, payload: recorded.syn.payload })
     await putSyn()
     // As a client does: a server may drop a SYN that comes at a bad moment.
     const repeats = setInterval(() => void putSyn(), 1_000)
     const isAnswer = (packet: Seen) => packet.destinationPort === from && frameType(packet) === 2
     const answer = await field.path.sees(isAnswer).finally(() => clearInterval(repeats))
     const acknowledgement = answer.sequence + 1
-    await put({ flags: ACK, sequence: 1_001 - 88, acknowledgement, payload: recorded.proof.payload })
-    await put({ flags: ACK, sequence: 1_001, acknowledgement })
-    await put({ flags: ACK, sequence: 1_001, acknowledgement, payload: Buffer.from('replayed') })
+    await put({ flags: ACK, sequence: (after - 88) >>> 0, acknowledgement, payload: recorded.proof.payload })
+    await put({ flags: ACK, sequence: after, acknowledgement })
+    await put({ flags: ACK, sequence: after, acknowledgement, payload: Buffer.from('replayed') })
     await pause(200)
     await field.path.letPass()
   }
