@@ -7,8 +7,8 @@ import { pino } from 'pino'
 import { ENVIRONMENT } from '../api/environment.ts'
 import { SynguardError } from '../api/errors.ts'
 import { QUEUE_OTHER, QUEUE_TCP, SIDECAR_UID } from '../api/names.ts'
-import { applyRules, findExpected, type Installation, removeRules, verifyRules } from './rules/apply.ts'
-import { BACKENDS, chooseBackend } from './rules/backend.ts'
+import { findExpected, type Installation, installRules, removeRules, verifyRules } from './rules/apply.ts'
+import { BACKENDS } from './rules/backend.ts'
 import { RulesError } from './rules/errors.ts'
 import { nodeNamespaceSign, parseAddresses, readNamespaceFacts, readRequiredFamilies } from './rules/pod-namespace.ts'
 
@@ -60,14 +60,12 @@ const describe = ({ backend, families }: Pick<Installation, 'backend' | 'familie
 async function install(environment: Environment) {
   const options = parseOptions(environment)
   refuseNodeNamespace(environment)
-  const { backend, families, passedOver } = await chooseBackend(options, readRequiredFamilies())
-  const installation = { backend, families, options }
-  await applyRules(installation)
-  await verifyRules(installation)
+  const installation = await installRules(options, readRequiredFamilies())
+  const { backend, passedOver } = installation
   // A restarted Pod can find rules of the other backend, which would queue every packet twice. `plain` is a name for
   // either of them, so it is left alone.
   const others = BACKENDS.filter(({ name }) => name !== backend.name && name !== 'plain')
-  const replaced = backend.name === 'plain' ? [] : await removeRules(others)
+  const [replaced] = await Promise.all([backend.name === 'plain' ? [] : removeRules(others), verifyRules(installation)])
   return { message: 'rules installed', ...describe(installation), refusal: options.refusal, passedOver, replaced }
 }
 

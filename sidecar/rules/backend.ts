@@ -1,13 +1,10 @@
-/**
- * The iptables programs, run without a shell (a shell loses file capabilities), and the choice between iptables-nft
- * and iptables-legacy: by doing, since neither `--test` nor a version tells whether this kernel takes the rules.
- */
+/** The iptables programs of each backend, run without a shell (a shell loses file capabilities). */
 import { type ExecException, execFile } from 'node:child_process'
 import { accessSync, constants } from 'node:fs'
 import { PATH_STATE } from '../../api/names.ts'
 import { RulesError } from './errors.ts'
-import { encodeRemoval, encodeRestore, parseSaved, type SavedRules } from './restore.ts'
-import { CHAIN_PREFIX, type Family, probeRuleset, type RulesetOptions } from './ruleset.ts'
+import { parseSaved, type SavedRules } from './restore.ts'
+import type { Family } from './ruleset.ts'
 
 export type BackendName = 'nft' | 'legacy' | 'plain'
 
@@ -93,61 +90,4 @@ export async function readRules(backend: Backend, family: Family): Promise<Saved
     throw new RulesError('read-failed', error, 'Give the container the capability NET_ADMIN (and NET_RAW for legacy).')
   }
   return parseSaved(stdout)
-}
-
-/**
- * Whether the backend can install this ruleset: installs it in chains that no packet meets, and removes them.
- * Resolves to the reason why not, or to undefined.
- */
-export async function probeBackend(backend: Backend, options: RulesetOptions): Promise<string | undefined> {
-  const failed = await restoreRules(backend, options.family, encodeRestore(probeRuleset(options), new Map()))
-  try {
-    const left = encodeRemoval(await readRules(backend, options.family), `${CHAIN_PREFIX}PROBE-`)
-    const stuck = left === undefined ? undefined : await restoreRules(backend, options.family, left)
-    return failed ?? stuck
-  } catch (error) {
-    return failed ?? (error instanceof Error ? error.message : String(error))
-  }
-}
-
-export interface BackendChoice {
-  readonly backend: Backend
-  /** The families that it can install; always what was required. */
-  readonly families: readonly Family[]
-  /** Why others were passed over, one sentence each. */
-  readonly passedOver: readonly string[]
-}
-
-/**
- * The first backend that can install the rules of every family in `required`; the other family is taken along where
- * it works. Throws RulesError `no-backend` with every backend's reason.
- */
-export async function chooseBackend(
-  options: Omit<RulesetOptions, 'family'>,
-  required: readonly Family[],
-  candidates: readonly Backend[] = BACKENDS,
-): Promise<BackendChoice> {
-  const passedOver: string[] = []
-  for (const candidate of candidates) {
-    const families: Family[] = []
-    const reasons: string[] = []
-    for (const family of [4, 6] as const) {
-      const reason = await probeBackend(candidate, { ...options, family })
-      if (reason === undefined) families.push(family)
-      else if (required.includes(family)) reasons.push(`${candidate.name}, IPv${family}: ${reason}`)
-    }
-    if (reasons.length === 0) return { backend: candidate, families, passedOver }
-    passedOver.push(...reasons)
-  }
-  throw new RulesError('no-backend', passedOver.join(' | '), noBackendFix(passedOver.join('\n')))
-}
-
-function noBackendFix(reasons: string): string {
-  if (/Permission denied|Operation not permitted|EPERM|must be root/.test(reasons)) {
-    return 'Give the init container the capabilities NET_ADMIN and NET_RAW, with an exec-form command and no shell.'
-  }
-  if (reasons.split('\n').every((reason) => reason.endsWith('is not installed'))) {
-    return 'Put iptables into the image, and its folder into PATH.'
-  }
-  return 'Load nf_conntrack, xt_NFQUEUE, xt_connmark, xt_mark, xt_owner, xt_conntrack and REJECT on the node, for nft (nft_compat) or legacy.'
 }

@@ -8,7 +8,6 @@ export const RULES_ERRORS = {
     'Neither iptables-nft nor iptables-legacy can install the rules here; the message says per backend why.',
   'node-network-namespace':
     "The init step runs in the node's network namespace, where the rules would cut off the node; the Pod must not use hostNetwork.",
-  'apply-failed': 'The kernel or iptables-restore refused the rules; the table is as it was before.',
   'read-failed': 'The rules could not be read with iptables-save.',
   'rules-differ':
     'The rules in the kernel are not the ones that the init step installs; the message lists what differs.',

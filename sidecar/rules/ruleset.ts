@@ -240,16 +240,3 @@ export function ruleset(options: RulesetOptions): readonly TableRules[] {
     },
   ]
 }
-
-/**
- * The same chains under other names and without jumps: installed, they ask the kernel for every match and target of
- * the ruleset, and no packet meets them.
- */
-export function probeRuleset(options: RulesetOptions): readonly TableRules[] {
-  const rename = (text: string): string => text.replaceAll(CHAIN_PREFIX, `${CHAIN_PREFIX}PROBE-`)
-  return ruleset(options).map(({ table, chains }) => ({
-    table,
-    chains: chains.map(({ name, rules }) => ({ name: rename(name), rules: rules.map(rename) })),
-    jumps: [],
-  }))
-}

@@ -127,7 +127,7 @@ it('without capabilities it names what every backend said, and the capabilities'
 it('without iptables it says so', async () => {
   const { code, fields } = await init([], ENVIRONMENT, ['env', 'PATH=/nowhere'])
   expect({ code, error: fields.code }).toEqual({ code: 1, error: 'no-backend' })
-  expect(fields.message).toContain('nft, IPv4: iptables-nft-restore is not installed')
+  expect(fields.message).toContain('nft, IPv4: iptables-nft-save is not installed')
   expect(fields.fix).toContain('iptables')
 })
 

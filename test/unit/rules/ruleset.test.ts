@@ -2,7 +2,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { describe, expect, it } from '@jest/globals'
 import { RULES_ERRORS, RulesError } from '../../../sidecar/rules/errors.ts'
 import { encodeRestore } from '../../../sidecar/rules/restore.ts'
-import { CHAIN_PREFIX, probeRuleset, type RulesetOptions, ruleset } from '../../../sidecar/rules/ruleset.ts'
+import { type RulesetOptions, ruleset } from '../../../sidecar/rules/ruleset.ts'
 
 const OPTIONS: RulesetOptions = { family: 4, queueTcp: 0, queueOther: 1, sidecarUid: 15900 }
 
@@ -42,17 +42,6 @@ describe('ruleset', () => {
     const attempt = () => ruleset({ ...OPTIONS, [name]: value })
     expect(attempt).toThrow(RulesError)
     expect(attempt).toThrow(name)
-  })
-
-  it('probes with every rule, in chains that nothing leads to', () => {
-    const probe = probeRuleset({ ...OPTIONS, family: 6 })
-    const real = ruleset({ ...OPTIONS, family: 6 })
-    expect(probe.map(({ jumps }) => jumps)).toEqual([[], []])
-    const back = (text: string) => text.replaceAll(`${CHAIN_PREFIX}PROBE-`, CHAIN_PREFIX)
-    expect(
-      probe.map(({ chains }) => chains.map(({ name, rules }) => ({ name: back(name), rules: rules.map(back) }))),
-    ).toEqual(real.map(({ chains }) => chains))
-    expect(probe.every(({ chains }) => chains.every(({ name }) => name.startsWith(`${CHAIN_PREFIX}PROBE-`)))).toBe(true)
   })
 
   it('describes every error code in one sentence', () => {
