@@ -2,6 +2,8 @@ import { SynguardError } from '../api/errors.ts'
 
 export const CLI_ERRORS = {
   'cli-usage': 'The command line is wrong; --help shows how it is used.',
+  'certs-unanswered': 'No replica of the webhook answered the request in time; it stands, and is taken when one does.',
+  'certs-replaced': 'Somebody wrote another request, or took this one away, before it was answered.',
 } as const
 
 export class CliError extends SynguardError {
@@ -25,7 +27,8 @@ const INPUT_CODES = new Set([
 /** 2 for bad usage, bad input, a lack of root and an API server that cannot be asked, 1 for all else. */
 export function exitCodeOf(error: unknown): 1 | 2 {
   if (!(error instanceof SynguardError)) return 1
-  if (error instanceof CliError || error.name === 'PolicyError' || error.name === 'AdmissionError') return 2
+  if (error instanceof CliError) return error.code === 'cli-usage' ? 2 : 1
+  if (error.name === 'PolicyError' || error.name === 'AdmissionError') return 2
   if (error.name === 'ApiError') return 2
   return INPUT_CODES.has(error.code) ? 2 : 1
 }

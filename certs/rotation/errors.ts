@@ -17,6 +17,8 @@ export const ROTATION_ERRORS = {
     'There are as many keys as sidecars are promised at most; wait until replaced ones are removed.',
   'rotation-known-key': 'The key given as a fresh one is among the keys already.',
   'rotation-schedule': 'The schedule is shorter than one rotation with a silent sidecar may take.',
+  'rotation-request':
+    'What stands in the ConfigMap synguard-rotation cannot be read; the message names the entry and what to write.',
 } as const
 export type RotationErrorCode = keyof typeof ROTATION_ERRORS
 

@@ -35,7 +35,7 @@ export function connectTo(options: { kubeconfig?: string | undefined; context?: 
   }
   const connection = connectionOf(config)
   return {
-    client: createApiClient(connection, { userAgent: 'synguard-check' }),
+    client: createApiClient(connection, { userAgent: 'synguard-cli' }),
     config,
     server: connection.server.host,
     close: connection.close,
