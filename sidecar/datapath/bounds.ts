@@ -55,6 +55,17 @@ export const SYN_ACK_REPEAT_MILLISECONDS = 200
 /** Refusals that are told to the control plane for its log; the counters count all. */
 export const REFUSAL_REPORTS_PER_SECOND = 50
 
+/**
+ * Rows of the table of denials: of Pods, each some 300 bytes, as many as a Pod has peers and ports in a large namespace; and
+ * of addresses that are no Pod's, which a stranger may make up.
+ */
+export const MAXIMUM_DENIALS_OF_PODS = 1_024
+export const MAXIMUM_DENIALS_OF_ADDRESSES = 256
+/** A row that nothing came to for so long gives way where the table is full. */
+export const DENIAL_STALE_MILLISECONDS = 3_600_000
+/** Rows are put in the order of their last denial at most this often: a flood costs a count. */
+export const DENIAL_REORDER_MILLISECONDS = 1_000
+
 /** The previous identity still answers for handshakes that began before a renewal. */
 export const PREVIOUS_IDENTITY_SECONDS = 120
 

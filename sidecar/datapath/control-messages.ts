@@ -12,7 +12,10 @@ import type { KnownPeer } from './peers.ts'
  * Applies a message and returns the key of the need that it answers (held packets with it are judged again), or
  * undefined.
  */
-export function applyMessage(gate: Gate, message: Exclude<ToWorker, { type: 'barrier' }>): string | undefined {
+export function applyMessage(
+  gate: Gate,
+  message: Exclude<ToWorker, { type: 'barrier' | 'denials' }>,
+): string | undefined {
   switch (message.type) {
     case 'settings':
       applySettings(gate, message.settings)

@@ -2,11 +2,10 @@
 
 import type { TrafficProtocol } from '../../policy/types.ts'
 import { type Packet, PROTOCOL_TCP, PROTOCOL_UDP } from '../packet/decode.ts'
-import { denies, type Gate, peerName } from './gate.ts'
+import { denies, PROTOCOL_SCTP } from './denial.ts'
+import type { Gate } from './gate.ts'
 import { judgeAddress } from './judge.ts'
 import { drop, hold, needAddress, type Outcome, refuse, release } from './outcome.ts'
-
-const PROTOCOL_SCTP = 132
 
 /** Decides for a packet of the second queue; an allowed flow's connection is released, a denied one gets an ICMP error. */
 export function handleDatagram(gate: Gate, inbound: boolean, bytes: Buffer, packet: Packet, outcome: Outcome): void {
@@ -22,8 +21,8 @@ export function handleDatagram(gate: Gate, inbound: boolean, bytes: Buffer, pack
   if (judgement.kind === 'unknown') {
     return needAddress(outcome, judgement.address)
   }
-  const { decision, refusal, peer } = judgement
-  if (!decision.allowed && denies(gate, direction, refusal, bytes, packet, peerName(peer), decision)) {
+  const { decision, refusal } = judgement
+  if (!decision.allowed && denies(gate, bytes, packet, { direction, ...judgement })) {
     return inbound && gate.settings.refusal === 'drop' ? drop(outcome, refusal) : refuse(outcome, refusal)
   }
   gate.counters.released(direction, 'plain')

@@ -6,7 +6,7 @@ import type { DirectoryEntry, Mode, Protocol } from '../../api/identity.ts'
 import { type Cidr, cidrContains, formatAddress } from '../../policy/address.ts'
 import { type CompiledPolicy, couldAllowAnyPeer } from '../../policy/compile.ts'
 import { createEvaluator, type Evaluator } from '../../policy/evaluator.ts'
-import type { Decision, Direction, Peer } from '../../policy/types.ts'
+import type { Direction } from '../../policy/types.ts'
 import { computeMac, type MacState } from '../handshake/hmac.ts'
 import type { OwnIdentity } from '../handshake/keys.ts'
 import type { Refusal } from '../handshake/reasons.ts'
@@ -14,6 +14,8 @@ import type { Packet } from '../packet/decode.ts'
 import { type BoundedMap, createBoundedMap } from './bounded-map.ts'
 import {
   MAXIMUM_ADDRESSES,
+  MAXIMUM_DENIALS_OF_ADDRESSES,
+  MAXIMUM_DENIALS_OF_PODS,
   MAXIMUM_FRAMELESS_ADDRESSES,
   MAXIMUM_HALF_OPEN,
   MAXIMUM_HELD_PACKETS,
@@ -34,6 +36,7 @@ import {
   VERIFICATIONS_PER_SOURCE_PER_SECOND,
 } from './bounds.ts'
 import { type Counters, createCounters } from './counters.ts'
+import { createDenialTable, type DenialTable } from './denials.ts'
 import { createHalfOpenRing, type HalfOpenRing } from './half-open.ts'
 import type { HashSeed } from './keyed-hash.ts'
 import { createPeerTable, type PeerTable } from './peers.ts'
@@ -78,7 +81,7 @@ export interface Sockets {
   reopenTracking(bytes: Buffer, packet: Packet): void
 }
 
-/** A refusal, for the log; addresses as text. */
+/** A refusal, for the log; addresses as text, the source being whoever opened the connection. */
 export interface RefusalReport {
   readonly direction: Direction
   readonly refusal: Refusal
@@ -88,6 +91,7 @@ export interface RefusalReport {
   readonly source: string
   readonly sourcePort: number
   readonly destination: string
+  /** The real one, where the destination is a Service. */
   readonly destinationPort: number
   /** `namespace/name` where the peer is known. */
   readonly peer: string
@@ -140,6 +144,7 @@ export interface Gate {
   trustedHeaders: ReadonlySet<string> | undefined
   readonly reports: { take(nowMilliseconds: number): boolean }
   readonly counters: Counters
+  readonly denials: DenialTable
   readonly sockets: Sockets
   readonly report: (report: RefusalReport) => void
 }
@@ -180,6 +185,7 @@ export function createGate(parts: {
     trustedHeaders: undefined,
     reports: createTokenBucket(REFUSAL_REPORTS_PER_SECOND, REFUSAL_REPORTS_PER_SECOND),
     counters: createCounters(),
+    denials: createDenialTable(MAXIMUM_DENIALS_OF_PODS, MAXIMUM_DENIALS_OF_ADDRESSES),
   }
   applySettings(gate, parts.settings)
   return gate
@@ -255,51 +261,4 @@ export function isNodeAddress(
   addressBytes: number,
 ): boolean {
   return gate.nodeAddresses.has(addressText(bytes, at, addressBytes))
-}
-
-/**
- * Notes a denial. True where it stands (enforce); in audit it is counted and told and the packet goes on, in off it
- * goes on silently.
- */
-export function denies(
-  gate: Gate,
-  direction: Direction,
-  refusal: Refusal,
-  bytes: Buffer,
-  packet: Packet,
-  peer: string,
-  decision: Decision | undefined,
-): boolean {
-  const mode = gate.settings.mode
-  if (mode === 'off') return false
-  const enforced = mode === 'enforce'
-  gate.counters.denied(direction, refusal, enforced)
-  if (gate.reports.take(gate.nowMilliseconds)) {
-    gate.report({
-      direction,
-      refusal,
-      enforced,
-      protocol: packet.protocol === 6 ? 'TCP' : packet.protocol === 17 ? 'UDP' : String(packet.protocol),
-      source: addressText(bytes, packet.sourceOffset, packet.addressBytes),
-      sourcePort: packet.sourcePort,
-      destination: addressText(bytes, packet.destinationOffset, packet.addressBytes),
-      destinationPort: packet.destinationPort,
-      peer,
-      policies: decision && !decision.allowed ? decision.isolatedBy : [],
-    })
-  }
-  return enforced
-}
-
-/** The client's next SYN may well show a WIT, or a newer one. */
-const SILENT: ReadonlySet<Refusal> = new Set(['wit-void', 'wit-expired', 'no-wit'])
-
-/** True where a client that is refused hears nothing. */
-export function isSilent(gate: Gate, refusal: Refusal): boolean {
-  return gate.settings.refusal === 'drop' || SILENT.has(refusal)
-}
-
-/** `namespace/name` of a peer, or its address. */
-export function peerName(peer: Peer): string {
-  return 'pod' in peer ? `${peer.pod.namespace}/${peer.pod.name}` : peer.address
 }

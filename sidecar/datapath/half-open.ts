@@ -23,6 +23,8 @@ export interface HalfOpen {
   /** Milliseconds: when the sidecar last repeated the SYN-ACK itself. */
   repeatedAt: number
   repeats: number
+  /** Its denial was told: audit tells of a connection once. */
+  told: boolean
   /** nonce_c of the last SYN, and of the first that was answered, lie at these offsets of `nonces`. */
   readonly nonces: Buffer
   readonly nonceAt: number
@@ -59,6 +61,7 @@ const CLIENT_ISN_AT = 4
 const SERVER_ISN_AT = 8
 const REPEATS_AT = 12
 const REPEATED_AT = 16
+const TOLD_AT = 24
 const NONCE_AT = 32
 const FIRST_NONCE_AT = NONCE_AT + NONCE_BYTES
 
@@ -133,6 +136,13 @@ class ShownSlot implements HalfOpen {
     this.times[(this.slot * RECORD_BYTES + REPEATED_AT) >> 3] = value
   }
 
+  get told(): boolean {
+    return this.nonces[this.slot * RECORD_BYTES + TOLD_AT] === 1
+  }
+  set told(value: boolean) {
+    this.nonces[this.slot * RECORD_BYTES + TOLD_AT] = value ? 1 : 0
+  }
+
   get peer(): KnownPeer | undefined {
     return this.peers[this.slot]
   }
@@ -192,6 +202,7 @@ export function createHalfOpenRing(capacity: number, seed: HashSeed): HalfOpenRi
       shown.provedUnder = undefined
       shown.repeatedAt = 0
       shown.repeats = 0
+      shown.told = false
       return shown
     },
     size: byKey.size,

@@ -15,12 +15,13 @@ import {
 import { consumePayload, stripPayload } from '../packet/rewrite.ts'
 import { MAXIMUM_EARLY_BYTES, SYN_ACK_REPEAT_MILLISECONDS } from './bounds.ts'
 import { connectionKey, tupleKey } from './connection-key.ts'
-import { denies, type Gate } from './gate.ts'
+import { byPolicy, denies } from './denial.ts'
+import type { Gate } from './gate.ts'
 import type { HalfOpen } from './half-open.ts'
 import { decideIdentified } from './judge.ts'
 import { judgeMidstream } from './midstream.ts'
 import { drop, type Outcome, pass, refuse, release } from './outcome.ts'
-import { type KnownPeer, nameOf } from './peers.ts'
+import type { KnownPeer } from './peers.ts'
 import { serverView } from './views.ts'
 
 const EMPTY = new Uint8Array(0)
@@ -35,8 +36,11 @@ export function handleProof(gate: Gate, bytes: Buffer, packet: Packet, frame: Fr
   const failure = verifyProofPacket(serverView(gate, gate.own), bytes, packet, frame, peer)
   if (failure !== 'ok') return drop(outcome, failure)
   const decision = decideIdentified(gate, 'ingress', peer, packet.family, packet.destinationPort)
-  if (!decision.allowed && denies(gate, 'ingress', 'policy', bytes, packet, nameOf(peer), decision)) {
-    return refuse(outcome, 'policy', stripPayload(bytes, packet, outcome.packet))
+  if (!decision.allowed) {
+    const isTold = gate.halfOpen.findAnswered(tupleKey(bytes, packet, true))?.told === true
+    if (denies(gate, bytes, packet, byPolicy('ingress', peer, packet, decision, isTold))) {
+      return refuse(outcome, 'policy', stripPayload(bytes, packet, outcome.packet))
+    }
   }
   const serverIsn = (packet.acknowledgement - 1) >>> 0
   const clientIsn = proofClientIsn(packet)
@@ -107,7 +111,7 @@ function releaseProved(
   if (peer.refused !== '') return drop(outcome, peer.refused)
   if (peer !== proved || slot.provedUnder !== gate.policy) {
     const decision = decideIdentified(gate, 'ingress', peer, packet.family, packet.destinationPort)
-    if (!decision.allowed && denies(gate, 'ingress', 'policy', bytes, packet, nameOf(peer), decision)) {
+    if (!decision.allowed && denies(gate, bytes, packet, byPolicy('ingress', peer, packet, decision, slot.told))) {
       return refuse(outcome, 'policy')
     }
   }
@@ -121,7 +125,7 @@ function releaseProved(
 function repeatSynAck(gate: Gate, slot: HalfOpen, bytes: Buffer, packet: Packet, outcome: Outcome): void {
   if (gate.nowMilliseconds - slot.repeatedAt < SYN_ACK_REPEAT_MILLISECONDS) return drop(outcome)
   if (gate.settings.mode !== 'enforce' && slot.repeats > 0) {
-    denies(gate, 'ingress', 'mac', bytes, packet, slot.peer ? nameOf(slot.peer) : '', undefined)
+    denies(gate, bytes, packet, { direction: 'ingress', refusal: 'mac', peer: slot.peer?.asPeer[packet.family] })
     slot.proved = true
     slot.peer = undefined
     return release(outcome, 0)

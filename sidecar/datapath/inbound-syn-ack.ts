@@ -14,12 +14,13 @@ import { buildTcpAnswer } from '../packet/build.ts'
 import { FLAG_RST, FLAG_SYN, type Packet } from '../packet/decode.ts'
 import { stripPayload, toReset } from '../packet/rewrite.ts'
 import { tupleKey } from './connection-key.ts'
+import { byPolicy, denies } from './denial.ts'
 import { findDialled, knownAddress } from './dialled.ts'
 import { needVerification } from './first-contact.ts'
-import { addressText, denies, type Gate, peerName } from './gate.ts'
+import { addressText, type Gate } from './gate.ts'
 import { decideIdentified, judgeAddress, type Meeting } from './judge.ts'
 import { drop, hold, needAddress, type Outcome, pass, passWithoutData, release } from './outcome.ts'
-import { type KnownPeer, nameOf } from './peers.ts'
+import type { KnownPeer } from './peers.ts'
 import type { RecentSyn } from './recent-syns.ts'
 import { clientView } from './views.ts'
 
@@ -58,8 +59,11 @@ export function handleSynAck(gate: Gate, mark: number, bytes: Buffer, packet: Pa
   if (failure !== 'ok') return settleBadSynAck(gate, syn, onReleased, failure, bytes, packet, outcome)
 
   const decision = decideIdentified(gate, 'egress', found, packet.family, verified.serverPort)
-  if (!decision.allowed && denies(gate, 'egress', 'policy', bytes, packet, nameOf(found), decision)) {
-    return onReleased ? drop(outcome, 'policy') : refuseSynAck(bytes, packet, outcome)
+  if (!decision.allowed) {
+    const denial = byPolicy('egress', found, packet, decision, onReleased || syn?.told === true)
+    if (denies(gate, bytes, packet, { ...denial, isAnswer: true, port: verified.serverPort })) {
+      return onReleased ? drop(outcome, 'policy') : refuseSynAck(bytes, packet, outcome)
+    }
   }
   const index = indexOf(gate, bytes, packet, found)
   if (index === undefined) {
@@ -68,7 +72,10 @@ export function handleSynAck(gate: Gate, mark: number, bytes: Buffer, packet: Pa
   }
   // A repeated SYN-ACK asks for the proof again; another Pod's does not change whose connection this is.
   if (onReleased && (mark & MARK_INDEX) !== index) return drop(outcome, 'mac')
-  if (syn) syn.released = true
+  if (syn) {
+    syn.released = true
+    syn.told = !decision.allowed
+  }
   if (!onReleased) gate.counters.released('egress', 'identified')
   const packetBytes = stripPayload(bytes, packet, outcome.packet)
   if (onReleased && syn && syn.repeatedSynAcks++ === 0) {
@@ -134,8 +141,9 @@ function handlePlainSynAck(
   const meeting: Meeting = { direction: 'egress', protocol: 'TCP', port: packet.sourcePort, witExpected: true }
   const judgement = judgeAddress(gate, meeting, bytes, packet.sourceOffset, packet.addressBytes)
   if (judgement.kind === 'unknown') return needAddress(outcome, judgement.address)
-  const { decision, refusal, peer } = judgement
-  if (!decision.allowed && denies(gate, 'egress', refusal, bytes, packet, peerName(peer), decision)) {
+  const isTold = syn?.told === true
+  const { decision } = judgement
+  if (!decision.allowed && denies(gate, bytes, packet, { direction: 'egress', isAnswer: true, isTold, ...judgement })) {
     return refuseSynAck(bytes, packet, outcome)
   }
   if (syn) syn.released = true
@@ -176,7 +184,7 @@ function settleBadSynAck(
   outcome: Outcome,
 ): void {
   if (onReleased) return drop(outcome, refusal)
-  if (!denies(gate, 'egress', refusal, bytes, packet, '', undefined)) {
+  if (!denies(gate, bytes, packet, { direction: 'egress', refusal, isAnswer: true, isTold: syn?.told === true })) {
     if (syn) syn.released = true
     return release(outcome, 0, stripPayload(bytes, packet, outcome.packet))
   }

@@ -6,12 +6,12 @@ import { verifySyn } from '../handshake/server.ts'
 import type { Packet } from '../packet/decode.ts'
 import { stripPayload } from '../packet/rewrite.ts'
 import { type ConnectionKey, connectionKey } from './connection-key.ts'
+import { byPolicy, denies, isSilent } from './denial.ts'
 import { needVerification } from './first-contact.ts'
-import { denies, type Gate, isSilent, peerName } from './gate.ts'
+import type { Gate } from './gate.ts'
 import type { HalfOpen } from './half-open.ts'
 import { decideIdentified, judgeAddress, type Meeting } from './judge.ts'
 import { drop, needAddress, type Outcome, pass, passWithoutData, refuse } from './outcome.ts'
-import { nameOf } from './peers.ts'
 import { serverView } from './views.ts'
 
 const frame = createFrame()
@@ -48,10 +48,14 @@ export function handleSyn(gate: Gate, mark: number, bytes: Buffer, packet: Packe
   if (pending?.peer && pending.peer.identity.uid !== found.identity.uid) return drop(outcome, 'mac')
 
   const decision = decideIdentified(gate, 'ingress', found, packet.family, packet.destinationPort)
-  if (!decision.allowed && denies(gate, 'ingress', 'policy', bytes, packet, nameOf(found), decision)) {
-    return refuseSyn(gate, onReleased, 'policy', bytes, packet, outcome)
+  if (!decision.allowed) {
+    const isTold = pending?.told === true
+    if (denies(gate, bytes, packet, byPolicy('ingress', found, packet, decision, isTold))) {
+      return refuseSyn(gate, onReleased, 'policy', bytes, packet, outcome)
+    }
   }
   const slot = pending?.kind === 'identified' ? pending : claim(gate, packet, key, 'identified')
+  slot.told = !decision.allowed
   if (!slot.proved) {
     slot.peer = found
     slot.version = frame.version
@@ -74,12 +78,22 @@ function handlePlainSyn(gate: Gate, onReleased: boolean, bytes: Buffer, packet: 
   const meeting: Meeting = { direction: 'ingress', protocol: 'TCP', port: packet.destinationPort, witExpected: true }
   const judgement = judgeAddress(gate, meeting, bytes, packet.sourceOffset, packet.addressBytes)
   if (judgement.kind === 'unknown') return needAddress(outcome, judgement.address)
-  const { decision, refusal, peer } = judgement
-  if (!decision.allowed && denies(gate, 'ingress', refusal, bytes, packet, peerName(peer), decision)) {
-    return refuseSyn(gate, onReleased, refusal, bytes, packet, outcome)
+  const { decision, refusal } = judgement
+  if (!decision.allowed) {
+    const isTold = wasTold(gate, bytes, packet)
+    if (denies(gate, bytes, packet, { direction: 'ingress', isTold, ...judgement })) {
+      return refuseSyn(gate, onReleased, refusal, bytes, packet, outcome)
+    }
   }
-  claimOnce(gate, bytes, packet, 'plain').provedUnder = gate.policy
+  const slot = claimOnce(gate, bytes, packet, 'plain')
+  slot.provedUnder = gate.policy
+  slot.told = !decision.allowed
   passWithoutData(bytes, packet, outcome)
+}
+
+/** True where the denial of this very SYN was told when it was here before. */
+function wasTold(gate: Gate, bytes: Buffer, packet: Packet): boolean {
+  return gate.halfOpen.find(connectionKey(bytes, packet, true, packet.sequence))?.told === true
 }
 
 /** True where this very SYN was here before with an identity: it stays that connection's, whatever comes without. */
@@ -97,11 +111,12 @@ function settleUnidentified(
   outcome: Outcome,
 ): void {
   const pending = isIdentified(gate, bytes, packet)
-  if (denies(gate, 'ingress', refusal, bytes, packet, '', undefined)) {
+  const isTold = wasTold(gate, bytes, packet)
+  if (denies(gate, bytes, packet, { direction: 'ingress', refusal, isTold })) {
     // A damaged or forged copy of a SYN whose identity held does not end that connection.
     return refuseSyn(gate, onReleased || pending, refusal, bytes, packet, outcome)
   }
-  if (!pending) claimOnce(gate, bytes, packet, 'plain')
+  if (!pending) claimOnce(gate, bytes, packet, 'plain').told = true
   pass(outcome, stripPayload(bytes, packet, outcome.packet))
 }
 

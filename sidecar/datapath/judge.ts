@@ -34,7 +34,14 @@ export function decideIdentified(
 
 /** What is known of a peer without a WIT. `unknown`: the directory has to be asked for `address` first. */
 export type Judgement =
-  | { readonly kind: 'decided'; readonly decision: Decision; readonly peer: Peer; readonly refusal: Refusal }
+  | {
+      readonly kind: 'decided'
+      readonly decision: Decision
+      readonly peer: Peer
+      readonly refusal: Refusal
+      /** The destination's real port where it is known, else the meeting's. */
+      readonly port: number
+    }
   | { readonly kind: 'unknown'; readonly address: string }
 
 /** How a packet's peer showed itself: a TCP peer that answered or asked without a frame, or one of another protocol. */
@@ -60,8 +67,7 @@ export function judgeAddress(
     // Where nothing isolates nobody needs to know who it is.
     const peer: Peer = { kind: 'external', address }
     const decision = decide(judge, meeting, peer, meeting.port)
-    if (decision.allowed && decision.by === 'not-isolated')
-      return { kind: 'decided', decision, peer, refusal: 'policy' }
+    if (decision.allowed && decision.by === 'not-isolated') return decided(meeting, decision, peer)
   }
   const isOwnNode = isNodeAddress(judge, bytes, at, addressBytes)
   const isCluster = isClusterAddress(judge, bytes, at, addressBytes)
@@ -90,9 +96,9 @@ function judgeEntry(judge: Judge, meeting: Meeting, address: string, entry: Dire
     case 'pod': {
       const peer: Peer = { kind: 'attested', pod: entry.pod, address }
       if (entry.guarded && meeting.witExpected) {
-        return { kind: 'decided', decision: NOT_SYNCED, peer, refusal: 'no-wit' }
+        return decided(meeting, NOT_SYNCED, peer, 'no-wit')
       }
-      return { kind: 'decided', decision: decide(judge, meeting, peer, meeting.port), peer, refusal: 'policy' }
+      return decided(meeting, decide(judge, meeting, peer, meeting.port), peer)
     }
     case 'node':
       return byAddress(judge, meeting, { kind: 'node', address })
@@ -121,16 +127,18 @@ function judgeService(
   if (reached.length === 0) {
     const refusal = port && port.backends.length > 0 ? 'no-wit' : 'policy'
     const decision = refusal === 'no-wit' ? NOT_SYNCED : decide(judge, meeting, peerOfService, meeting.port)
-    return { kind: 'decided', decision, peer: peerOfService, refusal }
+    return decided(meeting, decision, peerOfService, refusal)
   }
   let decision: Decision = NOT_SYNCED
   let peer: Peer = peerOfService
+  let backendPort = meeting.port
   for (const backend of reached) {
     peer = peerOfBackend(backend)
-    decision = decide(judge, meeting, peer, backend.port)
+    backendPort = backend.port
+    decision = decide(judge, meeting, peer, backendPort)
     if (!decision.allowed) break
   }
-  return { kind: 'decided', decision, peer, refusal: 'policy' }
+  return decided(meeting, decision, peer, 'policy', backendPort)
 }
 
 function peerOfBackend(backend: ServiceBackend): Peer {
@@ -143,15 +151,25 @@ function peerOfBackend(backend: ServiceBackend): Peer {
 function judgeNode(judge: Judge, meeting: Meeting, address: string): Judgement {
   const peer: Peer = { kind: 'node', address }
   const decision = decide(judge, meeting, peer, meeting.port)
-  if (decision.allowed || meeting.direction === 'egress') return { kind: 'decided', decision, peer, refusal: 'policy' }
+  if (decision.allowed || meeting.direction === 'egress') return decided(meeting, decision, peer)
   const exempt =
     judge.settings.nodeAccess === 'all' ||
     judge.settings.probePorts.some((probe) => probe.protocol === meeting.protocol && probe.port === meeting.port)
-  return { kind: 'decided', decision: exempt ? NODE_RULE : decision, peer, refusal: 'policy' }
+  return decided(meeting, exempt ? NODE_RULE : decision, peer)
 }
 
 function byAddress(judge: Judge, meeting: Meeting, peer: Peer, refusal: Refusal = 'policy'): Judgement {
-  return { kind: 'decided', decision: decide(judge, meeting, peer, meeting.port), peer, refusal }
+  return decided(meeting, decide(judge, meeting, peer, meeting.port), peer, refusal)
+}
+
+function decided(
+  meeting: Meeting,
+  decision: Decision,
+  peer: Peer,
+  refusal: Refusal = 'policy',
+  port: number = meeting.port,
+): Judgement {
+  return { kind: 'decided', decision, peer, refusal, port }
 }
 
 function decide(judge: Judge, meeting: Meeting, peer: Peer, port: number): Decision {

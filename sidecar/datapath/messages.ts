@@ -5,6 +5,7 @@ import type { PublicJwk } from '../../certs/authority.ts'
 import type { NetworkPolicy, Subject } from '../../policy/types.ts'
 import type { Refusal } from '../handshake/reasons.ts'
 import type { CounterValues } from './counters.ts'
+import type { DenialSnapshot } from './denials.ts'
 import type { GateSettings, RefusalReport } from './gate.ts'
 
 /** Given when the worker is made. */
@@ -75,6 +76,8 @@ export type ToWorker =
   | { readonly type: 'bundle'; readonly kids: readonly string[] }
   /** All that was sent before is in force, and no verdict from before it is on its way, once this is answered. */
   | { readonly type: 'barrier'; readonly cause: string }
+  /** Asks for the table of denials. */
+  | { readonly type: 'denials' }
 
 export type FromWorker =
   | { readonly type: 'bound'; readonly queueFd: number; readonly rawFds: readonly number[] }
@@ -84,4 +87,6 @@ export type FromWorker =
   /** Answers `barrier`. */
   | { readonly type: 'reached'; readonly cause: string }
   | { readonly type: 'refusal'; readonly report: RefusalReport }
+  /** Answers `denials`. */
+  | { readonly type: 'denials'; readonly snapshot: DenialSnapshot }
   | { readonly type: 'counters'; readonly values: CounterValues }

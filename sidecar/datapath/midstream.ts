@@ -5,10 +5,10 @@
  */
 import type { Direction } from '../../policy/types.ts'
 import type { Packet } from '../packet/decode.ts'
-import { denies, type Gate, peerName } from './gate.ts'
+import { byPolicy, denies } from './denial.ts'
+import type { Gate } from './gate.ts'
 import { decideIdentified, judgeAddress } from './judge.ts'
 import { drop, needAddress, type Outcome, refuse, release } from './outcome.ts'
-import { nameOf } from './peers.ts'
 
 /** Judges a non-SYN packet of no known connection. Without a socket past its handshake it is refused. */
 export function judgeMidstream(
@@ -29,11 +29,13 @@ export function judgeMidstream(
   const remoteAt = inbound ? packet.sourceOffset : packet.destinationOffset
   const direction: Direction = gate.sockets.isListening(packet.family, localPort) ? 'ingress' : 'egress'
   const port = direction === 'ingress' ? localPort : remotePort
+  const isAnswer = inbound === (direction === 'egress')
 
   const known = gate.peers.findByAddress(bytes, remoteAt, remoteAt + packet.addressBytes)
   if (known && known.refused === '' && known.expiresAt * 1000 > gate.nowMilliseconds) {
     const decision = decideIdentified(gate, direction, known, packet.family, port)
-    if (!decision.allowed && denies(gate, direction, 'policy', bytes, packet, nameOf(known), decision)) {
+    const denial = { ...byPolicy(direction, known, packet, decision, false), isAnswer }
+    if (!decision.allowed && denies(gate, bytes, packet, denial)) {
       return refuse(outcome, 'policy')
     }
     return release(outcome, known.index)
@@ -43,8 +45,8 @@ export function judgeMidstream(
   if (judgement.kind === 'unknown') {
     return needAddress(outcome, judgement.address)
   }
-  const { decision, refusal, peer } = judgement
-  if (!decision.allowed && denies(gate, direction, refusal, bytes, packet, peerName(peer), decision)) {
+  const { decision, refusal } = judgement
+  if (!decision.allowed && denies(gate, bytes, packet, { direction, isAnswer, ...judgement })) {
     return refuse(outcome, refusal)
   }
   release(outcome, 0)

@@ -7,8 +7,9 @@ import { FLAG_ACK, FLAG_FIN, FLAG_SYN, type Packet } from '../packet/decode.ts'
 import { stripPayload, toReset } from '../packet/rewrite.ts'
 import { PLAIN_SYN_FROM } from './bounds.ts'
 import { connectionKey, tupleKey } from './connection-key.ts'
+import { denies, isSilent } from './denial.ts'
 import { findDialled, findNodePort, knownAddress, leadsTo } from './dialled.ts'
-import { addressFacts, denies, type Gate, isSilent, peerName } from './gate.ts'
+import { addressFacts, type Gate } from './gate.ts'
 import { judgeAddress } from './judge.ts'
 import { judgeMidstream } from './midstream.ts'
 import { drop, hold, needAddress, type Outcome, pass, passWithoutData, refuse, release } from './outcome.ts'
@@ -36,7 +37,7 @@ function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome):
   }
   if (!gate.ready || !gate.own) return hold(outcome, { kind: 'ready' })
   if (gate.nowMilliseconds / 1000 > gate.own.expiresAt) {
-    if (denies(gate, 'egress', 'identity-expired', bytes, packet, '', undefined)) {
+    if (denies(gate, bytes, packet, { direction: 'egress', refusal: 'identity-expired' })) {
       return refuseSyn('identity-expired', bytes, packet, outcome)
     }
     return pass(outcome)
@@ -50,14 +51,17 @@ function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome):
     if (!nodePort) return handleSynToOutside(gate, bytes, packet, outcome)
   }
 
+  let judged: JudgedSyn = 'allowed'
   if (gate.policy && !gate.policy.tcpEgressPossible) {
     // No rule could match anybody. But a Service may lead back to this very Pod: who answers, its SYN-ACK tells.
     const known = knownAddress(gate.nodeAddresses, address)
     const dialled = findDialled(gate.directory, known, 'TCP', packet.destinationPort)
     if (dialled.kind === 'ask') return needAddress(outcome, dialled.address)
-    if (!leadsTo(dialled, gate.own.uid) && isDenied(gate, false, bytes, packet, outcome)) return
+    if (!leadsTo(dialled, gate.own.uid)) judged = judgeSyn(gate, false, bytes, packet, outcome)
+    if (judged === 'stopped') return
   }
   const syn = gate.recentSyns.note(tupleKey(bytes, packet, false), packet.sequence)
+  if (judged === 'tolerated') syn.told = true
   const plain =
     (syn.sent >= PLAIN_SYN_FROM && syn.sent % 2 === 1) ||
     gate.frameless.has(address) ||
@@ -67,24 +71,31 @@ function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome):
   if (syn.frameBytes === 0) syn.noteFrame(outcome.packet, packet, gate.own.synFrame.length)
 }
 
-/** Judges whom a SYN is for by the directory alone; where it goes no further, so `outcome` says. */
-function isDenied(gate: Gate, witExpected: boolean, bytes: Buffer, packet: Packet, outcome: Outcome): boolean {
+/** Stopped: it goes no further now, as `outcome` says. Tolerated: denied, and the mode lets it go on. */
+type JudgedSyn = 'allowed' | 'tolerated' | 'stopped'
+
+/** Judges whom a SYN is for by the directory alone. */
+function judgeSyn(gate: Gate, witExpected: boolean, bytes: Buffer, packet: Packet, outcome: Outcome): JudgedSyn {
   const meeting = { direction: 'egress', protocol: 'TCP', port: packet.destinationPort, witExpected } as const
   const judgement = judgeAddress(gate, meeting, bytes, packet.destinationOffset, packet.addressBytes)
   if (judgement.kind === 'unknown') {
     needAddress(outcome, judgement.address)
-    return true
+    return 'stopped'
   }
-  const { decision, refusal, peer } = judgement
-  if (decision.allowed || !denies(gate, 'egress', refusal, bytes, packet, peerName(peer), decision)) return false
-  refuseSyn(refusal, bytes, packet, outcome)
-  return true
+  if (judgement.decision.allowed) return 'allowed'
+  const before = gate.recentSyns.find(tupleKey(bytes, packet, false))
+  const isTold = before?.isn === packet.sequence && before.told
+  if (!denies(gate, bytes, packet, { direction: 'egress', isTold, ...judgement })) return 'tolerated'
+  refuseSyn(judgement.refusal, bytes, packet, outcome)
+  return 'stopped'
 }
 
 /** Outside the cluster, and at the own node but for its node ports, nobody can show a WIT: ipBlock rules decide at the SYN, without a frame. */
 function handleSynToOutside(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
-  if (isDenied(gate, true, bytes, packet, outcome)) return
-  gate.recentSyns.note(tupleKey(bytes, packet, false), packet.sequence)
+  const judged = judgeSyn(gate, true, bytes, packet, outcome)
+  if (judged === 'stopped') return
+  const syn = gate.recentSyns.note(tupleKey(bytes, packet, false), packet.sequence)
+  if (judged === 'tolerated') syn.told = true
   pass(outcome)
 }
 
@@ -107,7 +118,8 @@ function handleSynAck(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcom
   if (slot.kind === 'plain' || !slot.peer) {
     // Policies may have changed since the SYN, and whoever keeps its ACK back until its connection was revoked must not
     // have it released by the repetition.
-    if ((repeated || slot.provedUnder !== gate.policy) && !isStillAllowed(gate, bytes, packet, outcome)) return
+    if ((repeated || slot.provedUnder !== gate.policy) && !isStillAllowed(gate, slot.told, bytes, packet, outcome))
+      return
     slot.provedUnder = gate.policy
     gate.counters.released('ingress', 'plain')
     return release(outcome, 0)
@@ -131,15 +143,16 @@ function handleSynAck(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcom
 }
 
 /** Judges the client of a plain connection again; where the policies in force, or the mode, let it no further, so `outcome` says. */
-function isStillAllowed(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): boolean {
+function isStillAllowed(gate: Gate, isTold: boolean, bytes: Buffer, packet: Packet, outcome: Outcome): boolean {
   const meeting = { direction: 'ingress', protocol: 'TCP', port: packet.sourcePort, witExpected: true } as const
   const judgement = judgeAddress(gate, meeting, bytes, packet.destinationOffset, packet.addressBytes)
   if (judgement.kind === 'unknown') {
     needAddress(outcome, judgement.address)
     return false
   }
-  const { decision, refusal, peer } = judgement
-  if (decision.allowed || !denies(gate, 'ingress', refusal, bytes, packet, peerName(peer), decision)) return true
+  const { decision, refusal } = judgement
+  const denial = { direction: 'ingress', isAnswer: true, isTold, ...judgement } as const
+  if (decision.allowed || !denies(gate, bytes, packet, denial)) return true
   refuseSynAck(gate, refusal, bytes, packet, outcome)
   return false
 }

@@ -107,8 +107,3 @@ export function createPeerTable(maximumPeers: number, maximumRefused: number, re
 function latin1(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('latin1')
 }
-
-/** `namespace/name`, as logs and decisions name a Pod. */
-export function nameOf(peer: KnownPeer): string {
-  return `${peer.identity.namespace}/${peer.identity.name}`
-}

@@ -10,6 +10,8 @@ export interface RecentSyn {
   /** How often this SYN was seen, the first included. */
   readonly sent: number
   released: boolean
+  /** Its denial was told: audit tells of a connection once. */
+  told: boolean
   /** Bytes of the frame that it was sent with, or 0. */
   readonly frameBytes: number
   readonly window: number
@@ -39,7 +41,8 @@ const WINDOW = 4
 const WINDOW_SCALE = 5
 const REPEATED_SYN_ACKS = 6
 const OPTIONS_BYTES = 7
-const OPTIONS = 8
+const TOLD = 8
+const OPTIONS = 9
 const RECORD_WORDS = OPTIONS + MAXIMUM_OPTIONS_BYTES / 4
 
 /** Shows one record of all; a class, as V8 compiles its accessors like fields. */
@@ -70,6 +73,13 @@ class ShownSyn implements RecentSyn {
   }
   set released(value: boolean) {
     this.words[this.at + RELEASED] = value ? 1 : 0
+  }
+
+  get told(): boolean {
+    return this.words[this.at + TOLD] === 1
+  }
+  set told(value: boolean) {
+    this.words[this.at + TOLD] = value ? 1 : 0
   }
 
   get frameBytes(): number {

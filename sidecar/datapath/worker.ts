@@ -38,7 +38,8 @@ import {
 import { keyText, tupleKey } from './connection-key.ts'
 import { applyMessage } from './control-messages.ts'
 import { handleDatagram } from './datagrams.ts'
-import { createGate, denies } from './gate.ts'
+import { denies } from './denial.ts'
+import { createGate } from './gate.ts'
 import { createHeldPackets, type HeldPacket } from './held.ts'
 import { handleInbound } from './inbound.ts'
 import type { FromWorker, ToWorker, WorkerData } from './messages.ts'
@@ -163,7 +164,7 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
       const outboundTcp =
         one.hook !== NF_INET_LOCAL_IN && decodePacket(one.bytes, packet) === 'ok' && packet.protocol === PROTOCOL_TCP
       if (outboundTcp && one.need.kind === 'ready') {
-        denies(gate, 'egress', 'not-ready', one.bytes, packet, '', undefined)
+        denies(gate, one.bytes, packet, { direction: 'egress', refusal: 'not-ready' })
         refuse(outcome, 'not-ready')
       } else {
         drop(outcome, one.need.kind === 'ready' ? 'not-ready' : 'busy')
@@ -178,6 +179,10 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
       const next = receiveMessageOnPort(port) as { message: ToWorker } | undefined
       if (next === undefined) return
       const message = next.message
+      if (message.type === 'denials') {
+        tell({ type: 'denials', snapshot: gate.denials.snapshot() })
+        continue
+      }
       if (message.type === 'barrier') {
         flush()
         tell({ type: 'reached', cause: message.cause })

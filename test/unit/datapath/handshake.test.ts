@@ -210,6 +210,17 @@ describe('a handshake between two guarded Pods', () => {
     expect({ flags: packet.flags, payload: packet.payloadBytes }).toEqual({ flags: 0x14, payload: 0 })
     decodePacket(synAckIn.reply ?? Buffer.alloc(0), packet)
     expect({ flags: packet.flags, sequence: packet.sequence }).toEqual({ flags: 0x04, sequence: CLIENT_ISN + 1 })
+    // As the connection was opened, though it is the answer that is refused.
+    expect(client.reports).toMatchObject([
+      {
+        direction: 'egress',
+        source: '10.244.0.2',
+        sourcePort: 40_000,
+        destination: '10.244.0.3',
+        destinationPort: 80,
+        peer: 'shop/server',
+      },
+    ])
   })
 
   it('asks for a lost proof by repeating the SYN-ACK, and the client proves again', async () => {
@@ -351,9 +362,14 @@ describe('peers that show no WIT', () => {
       expect((await settle(server, 'in', synFrom(client, server), 0, directory)).action).toBe('pass')
       setPolicies(server.gate, server.identity, NOBODY)
       const verdict = judge(server, 'out', synAckFrom(client, server))
-      expect(server.reports.map(({ refusal, source, policies }) => ({ refusal, source, policies }))).toEqual([
-        { refusal: 'policy', source: '10.244.0.3', policies: ['shop/nobody'] },
-      ])
+      expect(
+        server.reports.map(({ refusal, source, destinationPort, policies }) => ({
+          refusal,
+          source,
+          destinationPort,
+          policies,
+        })),
+      ).toEqual([{ refusal: 'policy', source: '10.244.0.2', destinationPort: 80, policies: ['shop/nobody'] }])
       if (refusal === 'drop') {
         return expect(verdict).toMatchObject({ action: 'drop', refusal: 'policy', reply: undefined })
       }
@@ -438,8 +454,14 @@ describe('modes', () => {
     const { proof } = await handshake(client, server)
     await settle(server, 'in', proof)
     expect(judge(server, 'in', ackFrom(client, server)).action).toBe('release')
-    expect(server.gate.counters.values()['would_deny_total|ingress|policy']).toBe(2)
-    expect(server.reports.map(({ enforced }) => enforced)).toEqual([false, false])
+    // At its SYN, and not once more at its proof.
+    expect(server.gate.counters.values()['would_deny_total|ingress|policy']).toBe(1)
+    expect(server.reports.map(({ enforced }) => enforced)).toEqual([false])
+    const { rows, unlisted } = server.gate.denials.snapshot()
+    expect([rows.map(({ pod, port, count, enforced }) => [pod?.name, port, count, enforced]), unlisted]).toEqual([
+      [['client', 80, 1, false]],
+      0,
+    ])
   })
 
   it('off lets pass without a word, and still shows and verifies WITs', async () => {
