@@ -2,6 +2,7 @@
 /** `synguard`, for people. Standard output holds the answer, standard error everything else. */
 import { readFileSync } from 'node:fs'
 import { SynguardError } from '../api/errors.ts'
+import { CERTS_HELP, runCerts } from './certs.ts'
 import { CHECK_HELP, runCheck } from './check.ts'
 import { CliError, exitCodeOf } from './errors.ts'
 import { EXPLAIN_HELP, runExplain } from './explain.ts'
@@ -13,6 +14,7 @@ const COMMANDS: Readonly<Record<string, { run(args: readonly string[]): Promise<
   explain: { run: runExplain, help: EXPLAIN_HELP },
   inject: { run: runInject, help: INJECT_HELP },
   check: { run: runCheck, help: CHECK_HELP },
+  certs: { run: runCerts, help: CERTS_HELP },
 }
 
 const HELP = `synguard COMMAND
@@ -21,6 +23,7 @@ const HELP = `synguard COMMAND
   explain DIR   the same from the policy engine alone
   inject -f F   what a file's Pods would become
   check         whether a cluster is ready for Synguard, and Synguard well in it
+  certs         rotates its keys, and tells how far that is
 
   --help        this text, or a command's: synguard try --help
   --version     the version`
@@ -51,7 +54,7 @@ async function run([name, ...args]: readonly string[]): Promise<number> {
 
 function report(error: unknown): void {
   if (error instanceof SynguardError) {
-    const hint = error instanceof CliError ? '; see synguard --help' : ''
+    const hint = error.code === 'cli-usage' ? '; see synguard --help' : ''
     process.stderr.write(`synguard: ${error.message}${hint} [${error.code}]\n`)
   } else process.stderr.write(`synguard: ${error instanceof Error ? (error.stack ?? error.message) : error}\n`)
 }

@@ -42,6 +42,13 @@ describe('the command line', () => {
     [['try', EXAMPLE, '--expect', '/nonexistent'], '/nonexistent cannot be read'],
     [['check', '--kubeconfig', '/nonexistent'], 'The kubeconfig /nonexistent cannot be read (ENOENT)'],
     [['check', 'shop'], 'unexpected argument "shop"'],
+    [['certs'], 'certs takes status, rotate, force or abort, not ""'],
+    [['certs', 'rotate'], 'identity or serving is missing'],
+    [['certs', 'rotate', 'keys'], '"keys" is neither identity nor serving'],
+    [['certs', 'abort', 'identity', '--force'], "Unknown option '--force'"],
+    [['certs', 'rotate', 'identity', '--force', '--compromised'], 'in an emergency sidecars are not waited for anyway'],
+    [['certs', 'force', 'serving', '--timeout', '0'], '--timeout 0 must be a whole number of seconds from 1 on'],
+    [['certs', 'status', '--kubeconfig', '/nonexistent'], 'The kubeconfig /nonexistent cannot be read (ENOENT)'],
   ])('%j is one line on standard error and status 2', (args, message) => {
     const { status, stdout, stderr } = run(args)
     expect([status, stdout]).toEqual([2, ''])
