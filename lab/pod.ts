@@ -118,7 +118,8 @@ async function awaitProbe(probe: V1Probe, container: V1Container, running: Super
   let last = 'no answer'
   while (Date.now() < deadline && running.restarts() < 3) {
     try {
-      const answer = await node.ask({ do: 'httpGet', address, port, path: httpGet.path ?? '/', timeoutMs: 1000 })
+      const timeoutMs = (probe.timeoutSeconds ?? 1) * 1000
+      const answer = await node.ask({ do: 'httpGet', address, port, path: httpGet.path ?? '/', timeoutMs })
       if (answer.status >= 200 && answer.status < 400) return undefined
       last = `status ${answer.status} ${answer.body.slice(0, 500)}`
     } catch (error) {

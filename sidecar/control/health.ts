@@ -1,5 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { setTimeout } from 'node:timers/promises'
 
 /** One thing that must hold; the reason is for people and says why it does or does not. */
 export interface Condition {
@@ -28,6 +29,9 @@ export interface HealthServer {
 /** Probes and scrapes are few; whoever opens more connections than this waits. */
 const MAX_CONNECTIONS = 64
 const REQUEST_TIMEOUT_MS = 5000
+/** How long /readyz may be asked to wait, and how often it looks meanwhile. */
+const LONGEST_WAIT_MS = 10_000
+const WAIT_STEP_MS = 10
 
 function sendJson(response: ServerResponse, status: number, body: unknown): void {
   response.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store' })
@@ -39,14 +43,29 @@ function sendConditions(response: ServerResponse, conditions: readonly Condition
   sendJson(response, ok ? 200 : 503, { status: ok ? 'ok' : 'failed', conditions })
 }
 
+/** Until all conditions hold, the time given by `wait` in seconds is over, or nobody listens any more. */
+async function awaitReady(
+  options: HealthServerOptions,
+  query: URLSearchParams,
+  response: ServerResponse,
+): Promise<void> {
+  const waitMs = Math.min(Number(query.get('wait') ?? 0) * 1000 || 0, LONGEST_WAIT_MS)
+  const deadline = performance.now() + waitMs
+  const isReady = () => options.conditions().every(({ ok }) => ok)
+  while (!isReady() && performance.now() < deadline && !response.destroyed) await setTimeout(WAIT_STEP_MS)
+}
+
 async function answer(options: HealthServerOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
   if (request.method !== 'GET' && request.method !== 'HEAD') {
     response.setHeader('allow', 'GET, HEAD')
     return sendJson(response, 405, { error: { code: 'method-not-allowed', message: 'use GET' } })
   }
-  const path = (request.url ?? '/').split('?', 1)[0] ?? '/'
+  const [path = '/', query] = (request.url ?? '/').split('?', 2)
   if (path === '/healthz') return sendConditions(response, options.live())
-  if (path === '/readyz') return sendConditions(response, options.conditions())
+  if (path === '/readyz') {
+    await awaitReady(options, new URLSearchParams(query), response)
+    return sendConditions(response, options.conditions())
+  }
   if (path === '/metrics') {
     const text = await options.registry.metrics()
     response.writeHead(200, { 'content-type': options.registry.contentType })
@@ -70,7 +89,7 @@ function listen(server: Server, port: number): Promise<void> {
 
 /**
  * Serves /healthz, /readyz and /metrics on all addresses. The two first answer 200, or 503 where a condition fails, with
- * `{status, conditions: [{name, ok, reason}]}`. Rejects where the port is taken.
+ * `{status, conditions: [{name, ok, reason}]}`; `/readyz?wait=4` answers once all hold, at the latest after 4 s. Rejects where the port is taken.
  */
 export async function createHealthServer(options: HealthServerOptions): Promise<HealthServer> {
   const server = createServer((request, response) => {

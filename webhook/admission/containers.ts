@@ -122,8 +122,9 @@ export function renderContainers(rendering: Rendering): [V1Container, V1Containe
     ...renderShared(rendering, settings.command.sidecar),
     ports: [{ containerPort: settings.healthPort, name: 'synguard-health', protocol: 'TCP' }],
     restartPolicy: 'Always',
-    // The Pod's start waits for this one: queue bound, identity held, policies synced. Two minutes, then a restart.
-    startupProbe: renderProbe('/readyz', settings.healthPort, { period: 1, failures: 120, timeout: 1 }),
+    // The Pod's start waits for this one: queue bound, identity held, policies synced. Two minutes, then a restart. A
+    // probe that comes too early waits for the answer, as the kubelet's next would come a second later.
+    startupProbe: renderProbe('/readyz?wait=4', settings.healthPort, { period: 1, failures: 30, timeout: 5 }),
     readinessProbe: renderProbe('/readyz', settings.healthPort, { period: 10, failures: 3, timeout: 3 }),
     livenessProbe: renderProbe('/healthz', settings.healthPort, { period: 10, failures: 6, timeout: 5 }),
     volumeMounts: [

@@ -59,6 +59,17 @@ describe('the health server', () => {
     expect((await get(port, '/healthz')).status).toBe(200)
   })
 
+  it('waits until all hold where it is asked to, for as long as it is asked to', async () => {
+    const conditions = [identity]
+    const { port } = await start([alive], conditions)
+    expect((await get(port, '/readyz?wait=0.05')).status).toBe(503)
+    expect((await get(port, '/readyz?wait=soon')).status).toBe(503)
+    const waiting = get(port, '/readyz?wait=10')
+    const early = await Promise.race([waiting, new Promise((resolve) => setTimeout(resolve, 200, 'waiting'))])
+    conditions[0] = alive
+    expect({ early, late: (await waiting).status }).toEqual({ early: 'waiting', late: 200 })
+  })
+
   it('serves the metrics', async () => {
     const { port } = await start([], [])
     const { status, body } = await get(port, '/metrics')
