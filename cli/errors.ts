@@ -2,6 +2,8 @@ import { SynguardError } from '../api/errors.ts'
 
 export const CLI_ERRORS = {
   'cli-usage': 'The command line is wrong; --help shows how it is used.',
+  'explain-unknown': 'There is no such Pod, Service or port, or it has no address of the family that is asked for.',
+  'explain-unseen': 'The rights do not reach as far as the answer needs; the message says what could not be seen.',
   'certs-unanswered': 'No replica of the webhook answered the request in time; it stands, and is taken when one does.',
   'certs-replaced': 'Somebody wrote another request, or took this one away, before it was answered.',
 } as const
@@ -27,7 +29,7 @@ const INPUT_CODES = new Set([
 /** 2 for bad usage, bad input, a lack of root and an API server that cannot be asked, 1 for all else. */
 export function exitCodeOf(error: unknown): 1 | 2 {
   if (!(error instanceof SynguardError)) return 1
-  if (error instanceof CliError) return error.code === 'cli-usage' ? 2 : 1
+  if (error instanceof CliError) return /^(cli-usage|explain-)/.test(error.code) ? 2 : 1
   if (error.name === 'PolicyError' || error.name === 'AdmissionError') return 2
   if (error.name === 'ApiError') return 2
   return INPUT_CODES.has(error.code) ? 2 : 1

@@ -216,20 +216,23 @@ function wouldAllow({ policy, isolates, rules }: PolicyExplanation, direction: D
 
 /** The explanation as text, one line a fact, for a terminal. */
 export function formatExplanation(explanation: Explanation): string {
-  const lines = [formatDecision(explanation.direction, explanation.decision)]
-  for (const { policy, isolates, reason, rules } of explanation.policies) {
-    lines.push(`  ${policy}: ${isolates ? 'isolates' : 'does not apply'}, ${reason}`)
-    for (const { rule, allows, peers, ports } of rules) {
-      lines.push(`    ${explanation.direction}[${rule}] ${allows ? 'allows' : 'does not match'}`)
-      for (const { path, matches, reason: why } of [...peers, ...ports]) {
-        lines.push(`      ${matches ? 'yes' : 'no '} ${path}: ${why}`)
-      }
-    }
-  }
+  const { direction, decision, policies } = explanation
+  const lines = [formatDecision(direction, decision), ...formatPolicies(direction, policies).map((line) => `  ${line}`)]
   if (explanation.wouldAllow.length > 0) {
     lines.push('  What would allow it:', ...explanation.wouldAllow.map((line) => `    ${line}`))
   }
   return lines.join('\n')
+}
+
+/** The policies with their rules, one line a fact. */
+export function formatPolicies(direction: Direction, policies: readonly PolicyExplanation[]): string[] {
+  return policies.flatMap(({ policy, isolates, reason, rules }) => [
+    `${policy}: ${isolates ? 'isolates' : 'does not apply'}, ${reason}`,
+    ...rules.flatMap(({ rule, allows, peers, ports }) => [
+      `  ${direction}[${rule}] ${allows ? 'allows' : 'does not match'}`,
+      ...[...peers, ...ports].map(({ path, matches, reason: why }) => `    ${matches ? 'yes' : 'no '} ${path}: ${why}`),
+    ]),
+  ])
 }
 
 /** `ingress allowed by default/web rule 0`, in one line. */

@@ -39,6 +39,13 @@ describe('the command line', () => {
     [['try', EXAMPLE, '--mtu', '100'], '--mtu 100 must be a whole number from 1280 to 65535'],
     [['inject'], '-f FILE is missing'],
     [['explain', '/nonexistent'], '/nonexistent cannot be read'],
+    [['explain', '--from', 'a/b', '--to', 'a/c'], '--port is missing'],
+    [['explain', '--from', 'a/b', 'shop'], '--from asks a cluster, and "shop" is a folder: give one of them'],
+    [
+      ['explain', '--from', 'a/b', '--to', 'a/c', '--port', '1', '--policies', '/nonexistent'],
+      '/nonexistent cannot be',
+    ],
+    [['explain', '--from', 'a/b', '--to', 'a/c', '--port', '1', '--kubeconfig', '/nonexistent'], '(ENOENT)'],
     [['try', EXAMPLE, '--expect', '/nonexistent'], '/nonexistent cannot be read'],
     [['check', '--kubeconfig', '/nonexistent'], 'The kubeconfig /nonexistent cannot be read (ENOENT)'],
     [['check', 'shop'], 'unexpected argument "shop"'],
