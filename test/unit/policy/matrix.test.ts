@@ -1,43 +1,18 @@
-import { readFileSync } from 'node:fs'
 import { describe, expect, it } from '@jest/globals'
-import { parse } from 'yaml'
-import type { Labels } from '../../../api/identity.ts'
 import { type Endpoint, evaluateConnection } from '../../../policy/connection.ts'
 import { parseNetworkPolicy } from '../../../policy/parse.ts'
-import type { NetworkPolicy, TrafficProtocol } from '../../../policy/types.ts'
+import type { NetworkPolicy } from '../../../policy/types.ts'
+import { CASES, type Case, matricesOf, objectsOf, parseTraffic } from './cases.ts'
 import { endpoints } from './cluster.ts'
 
-interface Case {
-  readonly rule: string
-  readonly policies: Readonly<Record<string, unknown>>
-  readonly matrix: string | Readonly<Record<string, string>>
-  readonly family?: 4 | 6
-  readonly pods?: Readonly<Record<string, Labels>>
-  readonly namespaces?: Readonly<Record<string, Labels>>
-}
-
-const text = readFileSync(new URL('../../fixtures/policy/matrix.yaml', import.meta.url), 'utf8')
-
-const cases: Case[] = parse(text, { maxAliasCount: -1 })
-
-function parsePolicies(specs: Case['policies']): NetworkPolicy[] {
-  return Object.entries(specs).map(([key, spec]) => {
-    const [namespace, name] = key.split('/')
-    const object = { apiVersion: 'networking.k8s.io/v1', kind: 'NetworkPolicy', metadata: { namespace, name }, spec }
-    return parseNetworkPolicy(object, key)
-  })
-}
-
-function isProtocol(text: string | undefined): text is TrafficProtocol {
-  return text === 'TCP' || text === 'UDP' || text === 'SCTP' || text === 'other'
-}
+const parsePolicies = (policies: Case['policies']): NetworkPolicy[] =>
+  objectsOf({ policies }).map((object) => parseNetworkPolicy(object, object.metadata.name))
 
 function matrix(policies: NetworkPolicy[], ends: Map<string, Endpoint>, traffic: string): string {
-  const [protocol, port] = traffic.split('/')
-  if (!isProtocol(protocol)) throw new Error(`no protocol: ${traffic}`)
+  const { protocol, port } = parseTraffic(traffic)
   const lines = [...ends].map(([name, client]) => {
     const cells = [...ends.values()].map((server) => {
-      const answer = evaluateConnection({ policies, client, server, protocol, port: Number(port) })
+      const answer = evaluateConnection({ policies, client, server, protocol, port })
       return answer.reachable ? '+' : '-'
     })
     return `${name} ${cells.join(' ')}\n`
@@ -46,16 +21,16 @@ function matrix(policies: NetworkPolicy[], ends: Map<string, Endpoint>, traffic:
 }
 
 describe('NetworkPolicy', () => {
-  it.each(cases)('$rule', (one) => {
+  it.each(CASES)('$rule', (one) => {
     const policies = parsePolicies(one.policies)
     const ends = endpoints(one.family ?? 4, one.pods, one.namespaces)
-    const expected = typeof one.matrix === 'string' ? { 'TCP/80': one.matrix } : one.matrix
+    const expected = matricesOf(one)
     const found = Object.fromEntries(Object.keys(expected).map((traffic) => [traffic, matrix(policies, ends, traffic)]))
     expect(found).toEqual(expected)
   })
 
   it('has its matrix whatever the order of the policies', () => {
-    for (const one of cases) {
+    for (const one of CASES) {
       const policies = parsePolicies(one.policies)
       const ends = endpoints(one.family ?? 4, one.pods, one.namespaces)
       expect(matrix([...policies].reverse(), ends, 'TCP/80')).toEqual(matrix(policies, ends, 'TCP/80'))
