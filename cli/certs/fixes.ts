@@ -7,7 +7,7 @@ export function fixOf(code: string, kind: RotationKind): string | undefined {
 
 const FIXES: Readonly<Record<string, string>> = {
   'rotation-waits-replicas':
-    'one that ended counts for 60 s; look after the others: kubectl -n synguard get pods -l app.kubernetes.io/name=synguard-webhook',
+    'one that ended counts for 60 s; look after the others: kubectl get pods -A -l app.kubernetes.io/name=synguard-webhook',
   'rotation-waits-trust': 'the log of the webhook says what it cannot write',
   'rotation-waits-sidecars': 'look at the Pods named, or go on without them: synguard certs force KIND',
   'rotation-no-keys': 'start the webhook: it makes the first keys',

@@ -10,6 +10,7 @@ import { netlinkTarget } from './targets/netlink.ts'
 import { packetTarget } from './targets/packet.ts'
 import { policyTarget } from './targets/policy.ts'
 import { policyTextTarget } from './targets/policy-text.ts'
+import { rotationTarget } from './targets/rotation.ts'
 import { settingsTarget } from './targets/settings.ts'
 import { streamLinesTarget } from './targets/stream-lines.ts'
 import { witTarget } from './targets/wit.ts'
@@ -41,4 +42,5 @@ export const TARGETS: readonly AnyTarget[] = [
   hide(identityTableTarget),
   hide(streamLinesTarget),
   hide(addressTarget),
+  hide(rotationTarget),
 ]
