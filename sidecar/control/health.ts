@@ -1,6 +1,9 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout } from 'node:timers/promises'
+
+/** To import it as an ES module evaluates each of its lazy properties, all of undici among them: a third of the start. */
+const { createServer } = process.getBuiltinModule('node:http')
 
 /** One thing that must hold; the reason is for people and says why it does or does not. */
 export interface Condition {
@@ -17,7 +20,10 @@ export interface HealthServerOptions {
   /** What /readyz asks: queue bound, identity held and not expired, policies synced, rules verified. */
   readonly conditions: () => readonly Condition[]
   readonly registry: { readonly contentType: string; metrics(): Promise<string> }
-  /** Further JSON documents by path, for the command line tool; they must hold no secret. */
+  /**
+   * Further JSON documents by path, for the command line tool; they must hold no secret. For callers on loopback alone, as
+   * port-forward is one: they name a Pod's peers, and any Pod of the cluster reaches this port.
+   */
   readonly documents?: Readonly<Record<string, () => unknown>>
 }
 
@@ -72,8 +78,19 @@ async function answer(options: HealthServerOptions, request: IncomingMessage, re
     return void response.end(text)
   }
   const document = Object.hasOwn(options.documents ?? {}, path) ? options.documents?.[path] : undefined
-  if (document !== undefined) return sendJson(response, 200, document())
+  if (document !== undefined) {
+    if (isLocal(request)) return sendJson(response, 200, await document())
+    return sendJson(response, 403, {
+      error: { code: 'not-local', message: 'ask by synguard, or kubectl port-forward' },
+    })
+  }
   sendJson(response, 404, { error: { code: 'not-found', message: 'there is /healthz, /readyz and /metrics' } })
+}
+
+/** The kernel drops packets from loopback addresses that came over another interface. */
+function isLocal(request: IncomingMessage): boolean {
+  const address = request.socket.remoteAddress?.replace(/^::ffff:/, '') ?? ''
+  return address === '::1' || address.startsWith('127.')
 }
 
 function listen(server: Server, port: number): Promise<void> {

@@ -104,6 +104,9 @@ describe('figures', () => {
     const free: number[] = []
     const steps: Record<string, number[]> = {}
     for (let index = 0; index < PODS; index++) {
+      // The kubelet looks at containers once a second, and what it saw last is when the Pod before was Ready: without
+      // a pause each Pod would meet the same moment of that second.
+      await pause((index * 1000) / PODS)
       const one = await timePod(AT, `pod-${index}`)
       guarded.push(one.ready)
       const found = { created: one.created, ...(await timeSteps(`pod-${index}`, one.startedAt)) }
