@@ -68,6 +68,10 @@ export interface ServiceBackend {
 /** A public key set (RFC 7517) of ES256 keys, each with a kid. */
 export interface TrustBundle {
   readonly keys: readonly BundleKey[]
+  /** Grows with each write of the keys: of two bundles the later one holds. An issuer that rotates nothing says none. */
+  readonly generation?: number
+  /** In an emergency, the kid by which an identity must be: all others are about to be refused. */
+  readonly signer?: string
 }
 
 export interface BundleKey {
@@ -116,6 +120,14 @@ export interface StreamRequest {
   readonly bundle: readonly string[]
   /** Addresses whose directory entries the sidecar caches and wants to hear of. */
   readonly addresses: readonly string[]
+  /** As AcknowledgeRequest; absent where there is nothing to acknowledge. */
+  readonly generation?: number
+}
+
+/** `POST /v1/acknowledge`; the answer is an empty object. */
+export interface AcknowledgeRequest {
+  /** Of the bundle that the sidecar holds; where it names a signer, only once the sidecar's identity is by that. */
+  readonly generation: number
 }
 
 export type StreamMessage =
@@ -129,7 +141,7 @@ export type StreamMessage =
   | { readonly type: 'mode'; readonly mode: Mode }
 
 /**
- * `/v1/peers` and `/v1/stream` authenticate by WIT and proof of possession of its cnf key: a JWS (typ `wpt+jwt`,
+ * `/v1/peers`, `/v1/stream` and `/v1/acknowledge` authenticate by WIT and proof of possession of its cnf key: a JWS (typ `wpt+jwt`,
  * ES256) with the claims aud `synguard`, htu (path and query), iat, jti.
  */
 export const HEADER_WIT = 'workload-identity-token'

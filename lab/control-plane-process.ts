@@ -3,7 +3,7 @@ import { request as httpsRequest } from 'node:https'
 import { pino } from 'pino'
 import { createSigningKey } from '../certs/authority.ts'
 import { createServingAuthority, issueServingCertificate } from '../certs/serving.ts'
-import { createAuthority } from '../webhook/issuer/authority.ts'
+import { createFixedAuthority } from '../webhook/issuer/authority.ts'
 import { createMemoryCluster } from '../webhook/memory-cluster.ts'
 import { createServer, type WebhookServer } from '../webhook/server.ts'
 import { createWebhookSettings } from '../webhook/settings.ts'
@@ -33,11 +33,10 @@ function requireStarted(): Started {
 async function start(request: Extract<ControlPlaneRequest, { do: 'start' }>): Promise<{ caCertificatePem: string }> {
   const { address, port, serverName, injection, witLifetimeSeconds } = request
   const now = nowSeconds()
-  const signingKey = createSigningKey()
   const ca = createServingAuthority({ now, lifetimeSeconds: DAY_SECONDS })
   const webhook = createServer({
     cluster,
-    authority: createAuthority([signingKey], signingKey),
+    authority: createFixedAuthority(createSigningKey()),
     tls: issueServingCertificate(ca, { names: [serverName], addresses: [address], now, lifetimeSeconds: DAY_SECONDS }),
     settings: createWebhookSettings({
       port,

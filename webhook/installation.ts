@@ -1,5 +1,8 @@
 import { hostname } from 'node:os'
 import { parse } from 'yaml'
+import { ROTATION_KINDS, type RotationKind } from '../api/rotation.ts'
+import { rotationTiming } from '../certs/rotation/facts.ts'
+import { checkSchedule } from '../certs/rotation/progress.ts'
 import { canonicalAddress } from '../policy/address.ts'
 import { DEFAULT_INJECTION_SETTINGS, type InjectionSettings, parseInjectionSettings } from './admission/settings.ts'
 import { WebhookError } from './errors.ts'
@@ -23,6 +26,8 @@ export interface Installation {
   /** Further names and addresses in the serving certificate. */
   readonly certificateNames: readonly string[]
   readonly certificateAddresses: readonly string[]
+  /** How often keys are rotated by themselves; by request alone where a kind is left out. */
+  readonly rotateEverySeconds: { readonly [Kind in RotationKind]?: number }
   /** How long requests are still answered after SIGTERM, until everybody has heard that this replica goes. */
   readonly drainMs: number
 }
@@ -66,6 +71,7 @@ export function parseInstallation(text: string, environment: NodeJS.ProcessEnv):
     'certificateNames',
     'certificateAddresses',
     'drainMs',
+    'rotateEvery',
   ])
   const namespace = readName(environment.SYNGUARD_NAMESPACE, 'SYNGUARD_NAMESPACE')
   const names = readNames(fields.names)
@@ -80,13 +86,14 @@ export function parseInstallation(text: string, environment: NodeJS.ProcessEnv):
     })
   // Once now, with an address that will do: a mistake shall end the process at its start.
   const { trustDomain, namespaceLabel } = injection('https://192.0.2.1:443')
+  const webhook = readWebhook(fields.webhook, { trustDomain, namespaceLabel, issuer: `https://${issuerName}` })
   return {
     namespace,
     replica: environment.SYNGUARD_POD_NAME ?? hostname(),
     logLevel: readLogLevel(environment.SYNGUARD_LOG_LEVEL),
     ...(environment.KUBECONFIG && { kubeconfigPath: environment.KUBECONFIG }),
     names,
-    webhook: readWebhook(fields.webhook, { trustDomain, namespaceLabel, issuer: `https://${issuerName}` }),
+    webhook,
     injection,
     ...(fields.issuerUrl !== undefined && { issuerUrl: injection(String(fields.issuerUrl)).issuerUrl }),
     certificateNames: readList(
@@ -101,6 +108,7 @@ export function parseInstallation(text: string, environment: NodeJS.ProcessEnv):
       (address) => canonicalAddress(address) !== undefined,
       'an IP address',
     ),
+    rotateEverySeconds: readSchedule(fields.rotateEvery, webhook),
     drainMs: readInteger(fields.drainMs, 'drainMs', DEFAULT_DRAIN_MS, MAX_DRAIN_MS),
   }
 }
@@ -149,6 +157,23 @@ function readNames(value: unknown): InstallationNames {
     voids: read('voids'),
     register: read('register'),
   }
+}
+
+const UNIT_SECONDS: Readonly<Record<string, number>> = { h: 3_600, d: 86_400 }
+
+/** `{ identity: 30d, serving: 8760h }`, each as long at least as one rotation may take. */
+function readSchedule(value: unknown, webhook: WebhookSettings): Installation['rotateEverySeconds'] {
+  const fields = readFields(value, 'rotateEvery', ROTATION_KINDS)
+  const timing = rotationTiming(webhook.witLifetimeSeconds, webhook.skewSeconds)
+  const schedule = Object.entries(fields).map(([kind, text]) => {
+    const [, count = '', unit = ''] = /^([1-9]\d{0,5})([hd])$/.exec(String(text)) ?? []
+    const seconds = Number(count) * (UNIT_SECONDS[unit] ?? 0)
+    if (seconds === 0) throw bad(`rotateEvery.${kind}`, 'must be hours or days, such as 720h or 30d')
+    const refusal = checkSchedule(seconds, timing)
+    if (refusal !== undefined) throw bad(`rotateEvery.${kind}`, `is too short. ${refusal.message.replace(/\.$/, '')}`)
+    return [kind, seconds]
+  })
+  return Object.fromEntries(schedule) as Installation['rotateEverySeconds']
 }
 
 function readName(value: unknown, at: string): string {

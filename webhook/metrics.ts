@@ -47,6 +47,23 @@ export const WEBHOOK_METRICS = {
   watches_total: counter('Watches opened: the first, and every one that follows another.', 'resource'),
   watch_failures_total: counter('Lists and watches that failed, by HTTP status or error code.', 'resource', 'reason'),
   watch_events_total: counter('Events of watches, bookmarks too.', 'resource'),
+  keys: gauge('Keys by state, as this replica acts by them.', 'kind', 'state'),
+  key_age_seconds: gauge('Time since the active key came into use.', 'kind'),
+  keys_read_age_seconds: gauge('Time since this replica last read the keys; above 30 it signs nothing.', 'kind'),
+  rotation_phase: gauge('1 for the phase that the rotation is in, else 0.', 'kind', 'phase'),
+  rotation_phase_seconds: gauge('Time since the rotation came into its phase.', 'kind'),
+  rotation_sidecars_missing: gauge('Sidecars that a rotation waits for; of the replica that holds the Lease.', 'kind'),
+  rotation_writes_total: counter('Steps and answers to requests that were written to the keys.', 'kind', 'event'),
+  rotation_refusals_total: counter('Requests of operators that were refused.', 'kind', 'code'),
+  rotation_failures_total: counter(
+    'Turns that failed: the keys or what belongs to them could not be read.',
+    'kind',
+    'code',
+  ),
+  certificate_expiry_timestamp_seconds: gauge(
+    'When the certificates end: `serving` of this replica, `ca`.',
+    'certificate',
+  ),
   watch_age_seconds: gauge('Time since the API server last said something of this kind.', 'resource'),
 } as const satisfies Record<string, Definition>
 
@@ -69,6 +86,11 @@ export interface WebhookMetrics {
   readonly tokenReviewSeconds: Histogram
   readonly events: Counter<'reason'>
   readonly eventsDropped: Counter<'reason'>
+  readonly rotation: {
+    readonly writes: Counter<'kind' | 'event'>
+    readonly refusals: Counter<'kind' | 'code'>
+    readonly failures: Counter<'kind' | 'code'>
+  }
   readonly api: {
     readonly requests: Counter<'verb' | 'resource' | 'code'>
     readonly requestSeconds: Histogram<'verb' | 'resource'>
@@ -87,6 +109,21 @@ export interface MetricSources {
   readonly streams?: () => number
   readonly voids?: () => { readonly byCause: Readonly<Record<string, number>>; readonly dropped: number }
   readonly invalidVoids?: () => number
+  readonly keys?: () => readonly KeyFigures[]
+  /** When each certificate ends, in seconds since the epoch. */
+  readonly certificates?: () => Readonly<Record<string, number>>
+}
+
+/** Of one kind of keys, as this replica acts by them; times in seconds. */
+export interface KeyFigures {
+  readonly kind: string
+  readonly states: Readonly<Record<string, number>>
+  readonly ageSeconds: number
+  readonly readAgeSeconds: number
+  readonly phases: Readonly<Record<string, number>>
+  readonly phaseSeconds: number
+  /** undefined where another replica steps. */
+  readonly missing: number | undefined
 }
 
 /** The webhook's metrics in a registry of their own. */
@@ -111,6 +148,26 @@ export function createWebhookMetrics(): WebhookMetrics {
       },
     })
 
+  const askKeys = <N extends NamesOf<'gauge'>>(name: N, set: (gauge: Gauge<LabelsOf<N>>, one: KeyFigures) => void) =>
+    ask(name, (gauge) => {
+      gauge.reset()
+      for (const one of sources.keys?.() ?? []) set(gauge, one)
+    })
+  askKeys('keys', (gauge, { kind, states }) => {
+    for (const [state, count] of Object.entries(states)) gauge.set({ kind, state }, count)
+  })
+  askKeys('key_age_seconds', (gauge, { kind, ageSeconds }) => gauge.set({ kind }, ageSeconds))
+  askKeys('keys_read_age_seconds', (gauge, { kind, readAgeSeconds }) => gauge.set({ kind }, readAgeSeconds))
+  askKeys('rotation_phase', (gauge, { kind, phases }) => {
+    for (const [phase, value] of Object.entries(phases)) gauge.set({ kind, phase }, value)
+  })
+  askKeys('rotation_phase_seconds', (gauge, { kind, phaseSeconds }) => gauge.set({ kind }, phaseSeconds))
+  askKeys('rotation_sidecars_missing', (gauge, { kind, missing }) => {
+    if (missing !== undefined) gauge.set({ kind }, missing)
+  })
+  ask('certificate_expiry_timestamp_seconds', (gauge) => {
+    for (const [certificate, at] of Object.entries(sources.certificates?.() ?? {})) gauge.set({ certificate }, at)
+  })
   const heardAt = new Map<string, number>()
   ask('streams', (gauge) => gauge.set(sources.streams?.() ?? 0))
   ask('void_entries_invalid', (gauge) => gauge.set(sources.invalidVoids?.() ?? 0))
@@ -138,6 +195,11 @@ export function createWebhookMetrics(): WebhookMetrics {
     tokenReviewSeconds: time('token_review_seconds'),
     events: count('events_total'),
     eventsDropped: count('events_dropped_total'),
+    rotation: {
+      writes: count('rotation_writes_total'),
+      refusals: count('rotation_refusals_total'),
+      failures: count('rotation_failures_total'),
+    },
     api: {
       requests: count('api_requests_total'),
       requestSeconds: time('api_request_seconds'),

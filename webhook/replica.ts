@@ -5,11 +5,11 @@ import type { ApiConnection } from '../kubernetes/connection.ts'
 import { ApiError } from '../kubernetes/errors.ts'
 import { createPodConnection } from '../kubernetes/pod-connection.ts'
 import { type CaPublisher, startCaPublisher } from './bootstrap/publisher.ts'
-import { followTrust, obtainTrust } from './bootstrap/secret.ts'
-import { caBundle, type Trust } from './bootstrap/trust.ts'
+import { caBundle, caEnd } from './bootstrap/trust.ts'
 import { createEventRecorder } from './events.ts'
 import { createHealthServer } from './health.ts'
 import type { Installation } from './installation.ts'
+import { createAuthority } from './issuer/authority.ts'
 import { createLedger } from './issuer/ledger.ts'
 import { createVoidList } from './issuer/voids.ts'
 import { createKubernetesCluster, type KubernetesCluster } from './kubernetes/cluster.ts'
@@ -18,6 +18,7 @@ import { persist } from './kubernetes/retry.ts'
 import { describeError } from './log.ts'
 import { createWebhookMetrics, type WebhookMetrics } from './metrics.ts'
 import { createNamespaceController } from './namespaces/controller.ts'
+import { startRotations } from './rotation/start.ts'
 import { findIssuerUrl, type ServeOptions, serve } from './serve.ts'
 import { keepSeconds } from './server.ts'
 
@@ -108,22 +109,30 @@ interface Parts {
 
 /** Resolves with undefined where `signal` ends it before. */
 async function startParts(
-  options: ServeOptions & { readonly cluster: KubernetesCluster; readonly metrics: WebhookMetrics },
+  options: Omit<ServeOptions, 'authority' | 'serving'> & {
+    readonly cluster: KubernetesCluster
+    readonly metrics: WebhookMetrics
+  },
   client: ApiClient,
   signal: AbortSignal,
 ): Promise<Parts | undefined> {
   const { installation, cluster, metrics, log } = options
-  const { names, namespace, webhook } = installation
+  const { names, namespace, webhook, replica } = installation
   const retry = { log, signal, random }
-  const secret = { client, namespace, name: names.secret, now }
-  const obtained = await persist('the authority', retry, () => obtainTrust(secret))
-  if (obtained === undefined) return undefined
-  log.info({ created: obtained.created, kid: obtained.trust.signingKey.kid }, 'the authority is known')
+  const events = createEventRecorder({ client, replica, metrics, log })
+  const keys = startRotations({ installation, client, cluster, events, metrics, log, now, random })
+  const ended = (parts: { stop(): Promise<unknown> }[]) => Promise.all(parts.map((part) => part.stop()))
+  if (!(await keys.known(signal))) {
+    await ended([keys, events])
+    return undefined
+  }
   await awaitSync(cluster, signal)
   const issuerUrl = await persist("the Service's address", retry, async () => findIssuerUrl(installation, cluster))
-  if (issuerUrl === undefined) return undefined
+  if (issuerUrl === undefined) {
+    await ended([keys, events])
+    return undefined
+  }
 
-  const events = createEventRecorder({ client, replica: installation.replica, metrics, log })
   const keep = keepSeconds(webhook)
   const voids = createVoidList({ now, keepSeconds: keep })
   const ledgerNames = { voids: names.voids, register: names.register }
@@ -131,8 +140,14 @@ async function startParts(
     ...{ client, namespace, names: ledgerNames, cluster, voids, keepSeconds: keep, log, now, random },
     onInvalid: (entry) => events.record(invalidVoidEvent(namespace, names.voids, entry)),
   })
-  metrics.follow({ invalidVoids: () => ledger.invalid().length })
-  const serving = await serve({ ...options, voids, ledger, events }, issuerUrl, obtained.trust)
+  const { identity, serving: servingKeys } = keys
+  const authority = createAuthority(identity.holder)
+  const shared = { voids, ledger, events, authority, serving: servingKeys.holder }
+  const serving = await serve({ ...options, ...shared }, issuerUrl)
+  metrics.follow({
+    invalidVoids: () => ledger.invalid().length,
+    certificates: () => ({ serving: serving.certificateEnd(), ca: caEnd(servingKeys.holder.last()) }),
+  })
   // Only now: what changes from here on becomes void in the list by itself.
   void ledger.start()
   const { namespaceLabel } = webhook
@@ -141,18 +156,18 @@ async function startParts(
     defaultMode: installation.injection(issuerUrl).defaults.mode,
   })
   const publisher = startCaPublisher({ client, name: names.webhookConfiguration, log, random })
-  const take = (trust: Trust) => {
-    serving.setTrust(trust)
-    namespaces.setCaBundle(caBundle(trust))
-    publisher.setBundle(caBundle(trust))
-  }
-  take(obtained.trust)
-  const unfollow = followTrust(secret, { log, random }, take)
+  identity.follow(authority.announce)
+  servingKeys.follow((ring) => {
+    serving.renewCertificate()
+    namespaces.setCaBundle(caBundle(ring))
+    publisher.setBundle(caBundle(ring))
+  })
   namespaces.start()
   return {
     publisher,
     async stop() {
-      await Promise.all([unfollow(), publisher.stop(), namespaces.stop(), serving.close(), ledger.stop()])
+      await Promise.all([publisher.stop(), namespaces.stop(), serving.close(), ledger.stop()])
+      await keys.stop()
       await events.stop()
     },
   }

@@ -10,10 +10,10 @@ import type { HttpRefusal } from './errors.ts'
 import { refusalOf, WEBHOOK_ERRORS, WebhookError } from './errors.ts'
 import type { Authority } from './issuer/authority.ts'
 import type { Issuer } from './issuer/issuer.ts'
-import { IDENTITY_BODY_BYTES, MUTATE_BODY_BYTES, STREAM_BODY_BYTES } from './limits.ts'
+import { ACKNOWLEDGE_BODY_BYTES, IDENTITY_BODY_BYTES, MUTATE_BODY_BYTES, STREAM_BODY_BYTES } from './limits.ts'
 import type { WebhookMetrics } from './metrics.ts'
 import type { Streams } from './stream.ts'
-import { parseStreamRequest } from './stream.ts'
+import { parseAcknowledgeRequest, parseStreamRequest } from './stream.ts'
 
 export interface RoutesOptions {
   readonly issuer: Issuer
@@ -109,6 +109,16 @@ export function createRoutes(options: RoutesOptions): Express {
         if (caller !== undefined) streams.open(caller, parseStreamRequest(request.body), response)
       },
     },
+    '/v1/acknowledge': {
+      method: 'post',
+      authenticated: true,
+      bodyBytes: ACKNOWLEDGE_BODY_BYTES,
+      async handle(request, response, caller) {
+        const { generation } = parseAcknowledgeRequest(request.body)
+        if (caller !== undefined) authority.acknowledge(caller.identity.uid, generation)
+        response.set('cache-control', 'no-store').json({})
+      },
+    },
   }
   for (const [path, route] of Object.entries(routes)) {
     // The caller is known before a body is read: the large ones are for sidecars alone.
@@ -140,7 +150,9 @@ function remoteAddressOf(request: Request): string {
   return bytes === undefined ? '' : formatAddress(unmapAddress(bytes))
 }
 
-const ENDPOINTS: ReadonlySet<string> = new Set(['/mutate', '/v1/identity', '/v1/bundle', '/v1/peers', '/v1/stream'])
+const ENDPOINTS: ReadonlySet<string> = new Set([
+  ...['/mutate', '/v1/identity', '/v1/bundle', '/v1/peers', '/v1/stream', '/v1/acknowledge'],
+])
 
 /** Counts and logs each request once it is answered; without headers, query or body, where tokens are. */
 function observe({ metrics, log }: RoutesOptions): express.RequestHandler {

@@ -1,21 +1,27 @@
+import { X509Certificate } from 'node:crypto'
 import type { Logger } from 'pino'
+import { activeKey } from '../certs/rotation/keyring.ts'
+import type { ServingAuthority } from '../certs/serving.ts'
 import { createCertificateKeeper } from './bootstrap/serving.ts'
-import type { Trust } from './bootstrap/trust.ts'
 import type { Cluster } from './cluster.ts'
 import { WebhookError } from './errors.ts'
 import type { HealthServer } from './health.ts'
 import type { Installation } from './installation.ts'
-import { createAuthority } from './issuer/authority.ts'
+import type { KeyringHolder } from './rotation/holder.ts'
 import { createServer, type ServerOptions } from './server.ts'
 
-/** The webhook's server with the keys of a trust. */
+/** The webhook's server with a certificate by the serving CA. */
 export interface Serving {
-  /** Signs and serves by other keys from now on, without a restart. */
-  setTrust(trust: Trust): void
+  /** Serves by a certificate of the CA that is active now, without a restart. */
+  renewCertificate(): void
+  /** When the certificate ends, in seconds since the epoch. */
+  certificateEnd(): number
   close(): Promise<void>
 }
 
-export interface ServeOptions extends Pick<ServerOptions, 'voids' | 'ledger' | 'events' | 'metrics'> {
+export interface ServeOptions extends Pick<ServerOptions, 'authority' | 'voids' | 'ledger' | 'events' | 'metrics'> {
+  /** Has a keyring already. */
+  readonly serving: Pick<KeyringHolder<ServingAuthority>, 'last'>
   readonly installation: Installation
   readonly cluster: Cluster
   readonly health: HealthServer
@@ -28,16 +34,20 @@ export interface ServeOptions extends Pick<ServerOptions, 'voids' | 'ledger' | '
 const RENEWAL_CHECK_MS = 3_600_000
 
 /** Resolves once it listens. Rejects where a port is taken or settings contradict each other. */
-export async function serve(options: ServeOptions, issuerUrl: string, first: Trust): Promise<Serving> {
-  const { installation, cluster, health, log, now } = options
+export async function serve(options: ServeOptions, issuerUrl: string): Promise<Serving> {
+  const { installation, authority, serving, cluster, health, log, now } = options
   const injection = installation.injection(issuerUrl)
   const certificateOf = createCertificateKeeper({
     ...certificateSubjects(installation, injection.issuerName, issuerUrl),
     now,
   })
-  const authority = createAuthority(first.signingKeys, first.signingKey)
-  let trust = first
-  let certificate = certificateOf(trust.servingAuthority)
+  function currentCertificate() {
+    const ring = serving.last()
+    const active = ring && activeKey(ring)
+    if (active === undefined) throw new TypeError('there is no serving CA yet')
+    return certificateOf(active.material)
+  }
+  let certificate = currentCertificate()
   const settings = installation.webhook
   const { voids, ledger, events, metrics } = options
   const shared = {
@@ -51,7 +61,7 @@ export async function serve(options: ServeOptions, issuerUrl: string, first: Tru
   log.info({ port, issuerUrl }, 'listening')
 
   function renew(): void {
-    const next = certificateOf(trust.servingAuthority)
+    const next = currentCertificate()
     if (next === certificate) return
     certificate = next
     server.setCertificate(next)
@@ -59,11 +69,8 @@ export async function serve(options: ServeOptions, issuerUrl: string, first: Tru
   }
   const timer = setInterval(renew, RENEWAL_CHECK_MS)
   return {
-    setTrust(next) {
-      trust = next
-      authority.setKeys(next.signingKeys, next.signingKey)
-      renew()
-    },
+    renewCertificate: renew,
+    certificateEnd: () => Date.parse(new X509Certificate(certificate.certificatePem).validTo) / 1_000,
     async close() {
       clearInterval(timer)
       await server.close()

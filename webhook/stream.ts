@@ -1,6 +1,6 @@
 import type { ServerResponse } from 'node:http'
 import type { V1Pod } from '@kubernetes/client-node'
-import type { Mode, PodIdentity, StreamMessage, StreamRequest, VoidEntry } from '../api/identity.ts'
+import type { AcknowledgeRequest, Mode, PodIdentity, StreamMessage, StreamRequest, VoidEntry } from '../api/identity.ts'
 import type { VerifiedWit } from '../certs/wit.ts'
 import { canonicalAddress } from '../policy/address.ts'
 import type { Cluster } from './cluster.ts'
@@ -188,6 +188,8 @@ export function createStreams(options: StreamsOptions): Streams {
       const found = findPod(namespace, podName, uid)
       if (found === undefined) throw new WebhookError('pod-unknown', 'The Pod of this identity is gone.')
       if (count >= STREAMS) throw new WebhookError('busy', 'Too many streams are open.')
+      const bundle = authority.bundle()
+      if (request.generation !== undefined) authority.acknowledge(uid, request.generation)
       const streams = byUid.get(uid) ?? new Set<Stream>()
       const [oldest] = streams
       if (streams.size >= STREAMS_PER_POD && oldest !== undefined) {
@@ -208,7 +210,7 @@ export function createStreams(options: StreamsOptions): Streams {
       response.on('drain', () => sendEntries(stream))
       response.writeHead(200, { 'content-type': 'application/x-ndjson', 'cache-control': 'no-store' })
       const [first, rest] = splitVoids(voids.entries())
-      send(stream, { type: 'hello', bundle: authority.bundle(), voids: first, mode: found.mode })
+      send(stream, { type: 'hello', bundle, voids: first, mode: found.mode })
       for (const entry of rest) send(stream, { type: 'void', void: entry })
       if (needsRenewal(caller.identity, found.identity)) send(stream, { type: 'renew' })
       for (const address of request.addresses) {
@@ -243,7 +245,7 @@ function splitVoids(entries: readonly VoidEntry[]): readonly [VoidEntry[], VoidE
 
 /** A StreamRequest out of JSON. Throws WebhookError `request-invalid`. */
 export function parseStreamRequest(body: unknown): StreamRequest {
-  const { bundle, addresses } = (typeof body === 'object' && body !== null ? body : {}) as Record<string, unknown>
+  const { bundle, addresses, generation } = asFields(body)
   if (!isTextList(bundle, STREAM_KIDS)) {
     throw new WebhookError('request-invalid', `bundle must be a list of at most ${STREAM_KIDS} kids.`)
   }
@@ -253,7 +255,21 @@ export function parseStreamRequest(body: unknown): StreamRequest {
   if (addresses.some((address) => canonicalAddress(address) !== address)) {
     throw new WebhookError('request-invalid', 'addresses must be IP addresses in canonical text.')
   }
-  return { bundle, addresses }
+  return { bundle, addresses, ...(generation !== undefined && { generation: readGeneration(generation) }) }
+}
+
+/** An AcknowledgeRequest out of JSON. Throws WebhookError `request-invalid`. */
+export function parseAcknowledgeRequest(body: unknown): AcknowledgeRequest {
+  return { generation: readGeneration(asFields(body).generation) }
+}
+
+function asFields(body: unknown): Record<string, unknown> {
+  return (typeof body === 'object' && body !== null ? body : {}) as Record<string, unknown>
+}
+
+function readGeneration(value: unknown): number {
+  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value
+  throw new WebhookError('request-invalid', 'generation must be a whole number from 0 on.')
 }
 
 function isTextList(value: unknown, max: number): value is string[] {

@@ -10,10 +10,10 @@ export interface RotationTiming {
 }
 
 /** The timing of an installation whose identities live `witLifetimeSeconds`. */
-export function rotationTiming(witLifetimeSeconds: number): RotationTiming {
+export function rotationTiming(witLifetimeSeconds: number, skewSeconds = SKEW_SECONDS): RotationTiming {
   return {
     witLifetimeSeconds,
-    skewSeconds: SKEW_SECONDS,
+    skewSeconds,
     replicaSilentSeconds: REPLICA_SILENT_SECONDS,
     cutSeconds: CUT_SECONDS,
   }

@@ -1,7 +1,7 @@
 import { type RotationRefusal, refuse } from './errors.ts'
 import { laggards, outliveSeconds, type RotationFacts, type RotationTiming } from './facts.ts'
 import { bootstrapWaits } from './guards.ts'
-import { activeKey, type Keyring, type KeyState, type Phase, phaseOf } from './keyring.ts'
+import { activeKey, type Keyring, type Phase, phaseOf, type RingKey } from './keyring.ts'
 import { advance, ROTATION_STEPS, type RotationAdvance, type RotationStep } from './transitions.ts'
 
 /** The step that is safe now, or what the next ones wait for; neither where no rotation is under way. */
@@ -19,35 +19,25 @@ export function nextStep<Material>(
 }
 
 /** What people may see of a keyring: no private half of any key. */
-export interface RotationStatus {
+export interface KeyringReport {
   readonly phase: Phase
-  readonly keys: readonly {
-    readonly id: string
-    readonly state: KeyState
-    /** Seconds since it came into this state. */
-    readonly ageSeconds: number
-    readonly compromised: boolean
-  }[]
-  /** How many of the expected sidecars have acknowledged the latest keys that all replicas give out. */
-  readonly sidecars: { readonly expected: number; readonly acknowledged: number }
+  readonly keys: readonly Omit<RingKey<unknown>, 'material' | 'generation' | 'lifetimeSeconds' | 'confirmed'>[]
+  /** How many sidecars are expected to hold the latest keys that all replicas give out, and the uids of those that do not. */
+  readonly expected: number
+  readonly missing: readonly string[]
   /** What each possible step waits for, with names and the earliest time. */
   readonly waits: readonly RotationRefusal[]
 }
 
-export function rotationStatus(ring: Keyring<unknown>, facts: RotationFacts): RotationStatus {
+export function reportKeyring(ring: Keyring<unknown>, facts: RotationFacts): KeyringReport {
   const next = nextStep(ring, facts)
   const lost = phaseOf(ring) === 'none' ? bootstrapWaits(facts) : undefined
   const confirmed = Math.max(0, ...ring.keys.map((key) => key.confirmed?.generation ?? 0))
-  const expected = facts.expected.length
   return {
     phase: phaseOf(ring),
-    keys: ring.keys.map(({ id, state, since, compromised = false }) => ({
-      id,
-      state,
-      ageSeconds: Math.max(0, facts.now - since),
-      compromised,
-    })),
-    sidecars: { expected, acknowledged: expected - laggards(facts, confirmed).length },
+    keys: ring.keys.map(({ material: _, generation: __, lifetimeSeconds: ___, confirmed: ____, ...shown }) => shown),
+    expected: facts.expected.length,
+    missing: laggards(facts, confirmed),
     waits: [...(lost === undefined ? [] : [lost]), ...('waits' in next ? next.waits : [])],
   }
 }

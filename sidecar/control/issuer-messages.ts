@@ -177,7 +177,16 @@ function bundleKey(value: unknown, path: string): BundleKey {
 export function parseTrustBundle(value: unknown, path = 'bundle'): TrustBundle {
   const keys = list(fields(value, path).keys, `${path}.keys`, bundleKey)
   if (keys.length === 0 || keys.length > MAX_BUNDLE_KEYS) throw wrong(`${path}.keys`, `1 to ${MAX_BUNDLE_KEYS} keys`)
-  return { keys }
+  const { generation, signer } = fields(value, path)
+  if (generation !== undefined && (!Number.isSafeInteger(generation) || Number(generation) < 0)) {
+    throw wrong(`${path}.generation`, 'a whole number from 0 on')
+  }
+  if (signer !== undefined && !keys.some(({ kid }) => kid === signer)) throw wrong(`${path}.signer`, 'the kid of a key')
+  return {
+    keys,
+    ...(generation !== undefined && { generation: generation as number }),
+    ...(signer !== undefined && { signer: signer as string }),
+  }
 }
 
 /** The answer of `/v1/identity` out of JSON; the WIT in it is not verified. Throws ControlError `issuer-answer`. */

@@ -4,16 +4,15 @@ import { request as httpsRequest } from 'node:https'
 import { connect } from 'node:tls'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals'
 import type { V1MutatingWebhookConfiguration, V1Secret } from '@kubernetes/client-node'
-import { createTrust } from '../../webhook/bootstrap/secret.ts'
-import { caBundle, parseTrust, serializeTrust, type Trust } from '../../webhook/bootstrap/trust.ts'
+import { caBundle } from '../../webhook/bootstrap/trust.ts'
 import { until } from '../contract/stage.ts'
 import { CONTROL_PLANE_TIMEOUT_MS, type ControlPlane, startControlPlane } from './control-plane.ts'
+import { freshIdentity, freshServing, readKeys, SECRETS, serializeKeys, withKey } from './keys.ts'
 import { type InstalledNames, install, SYSTEM, webhookConfiguration } from './permissions.ts'
 import { type ReplicaProcess, spawnReplica } from './replica.ts'
 import { unless } from './stage.ts'
 import { openTunnel } from './tunnel.ts'
 
-const SECRETS = `/api/v1/namespaces/${SYSTEM}/secrets`
 const CONFIGURATIONS = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations'
 
 let control: ControlPlane
@@ -32,12 +31,7 @@ async function spawn(names: InstalledNames, more: { apiPort?: number } = {}): Pr
   return replica
 }
 
-async function readTrust(name: string): Promise<Trust> {
-  const { data } = await control.admin.send<V1Secret>({ method: 'GET', path: `${SECRETS}/${name}` })
-  const trust = parseTrust(data)
-  if (trust === undefined) throw new Error('the Secret is empty')
-  return trust
-}
+const keysOf = (name: string) => readKeys(control.admin, name)
 
 const configure = (name: string, port: number) =>
   control.admin.send({ method: 'POST', path: CONFIGURATIONS, body: webhookConfiguration(name, port) })
@@ -83,11 +77,12 @@ describe('two replicas that start at the same moment', () => {
       }
       const pair = await Promise.all([spawn(names), spawn(names)])
       const ports = await Promise.all(pair.map((replica) => replica.port()))
-      const trust = await readTrust(names.secret)
+      const { kid, ca } = await keysOf(names.secret)
       const known = await Promise.all(pair.map((replica) => replica.line('the authority is known')))
-      expect(known.map(({ kid }) => kid)).toEqual([trust.signingKey.kid, trust.signingKey.kid])
-      expect(known.filter(({ created }) => created)).toHaveLength(1)
-      for (const port of ports) expect(await askBundle(port, caBundle(trust))).toEqual([trust.signingKey.kid])
+      expect(known.map(({ kids }) => kids)).toEqual([[kid], [kid]])
+      const made = pair.flatMap(({ log }) => log.filter(({ wrote }) => wrote === 'bootstrap').map(({ kind }) => kind))
+      expect(made.sort()).toEqual(['identity', 'serving'])
+      for (const port of ports) expect(await askBundle(port, ca)).toEqual([kid])
       // Each has a certificate of its own: no private key of one is anywhere else.
       const shown = await Promise.all(ports.map(shownCertificate))
       expect(shown[0]?.fingerprint256).not.toBe(shown[1]?.fingerprint256)
@@ -108,7 +103,7 @@ describe('a replica', () => {
     await configure(names.webhookConfiguration, port)
     await until('ready', async () => (await replica.readyz()).status === 200)
 
-    const bundle = Buffer.from(caBundle(await readTrust(names.secret))).toString('base64')
+    const bundle = Buffer.from((await keysOf(names.secret)).ca).toString('base64')
     const { metadata, webhooks } = await readConfiguration(names.webhookConfiguration)
     expect(webhooks?.map(({ clientConfig }) => clientConfig.caBundle)).toEqual([bundle])
     const ours = metadata?.managedFields?.filter(({ operation }) => operation === 'Apply')
@@ -171,22 +166,16 @@ describe('a replica', () => {
     const replica = await spawn(names)
     const port = await replica.port()
     await unless(409, configure(names.webhookConfiguration, port))
-    const old = await readTrust(names.secret)
-    const fresh = createTrust(Math.floor(Date.now() / 1_000))
-    const both: Trust = {
-      ...fresh,
-      signingKeys: [...old.signingKeys, ...fresh.signingKeys],
-      servingAuthorities: [...old.servingAuthorities, ...fresh.servingAuthorities],
-    }
-    const body = { stringData: serializeTrust(both) }
+    const old = await keysOf(names.secret)
+    const identity = withKey(old.identity, freshIdentity())
+    const fresh = freshServing()
+    const serving = withKey(old.serving, fresh)
+    const body = { stringData: serializeKeys(identity, serving) }
     const path = `${SECRETS}/${names.secret}`
     await control.admin.send({ method: 'PATCH', path, contentType: 'application/merge-patch+json', body })
     await replica.line('serving with a new certificate')
-    expect(await askBundle(port, fresh.servingAuthority.certificatePem)).toEqual([
-      old.signingKey.kid,
-      fresh.signingKey.kid,
-    ])
-    const encoded = Buffer.from(caBundle(both)).toString('base64')
+    expect(await askBundle(port, fresh.material.certificatePem)).toEqual(identity.keys.map(({ id }) => id))
+    const encoded = Buffer.from(caBundle(serving)).toString('base64')
     await until('both CAs in caBundle', async () => {
       const { webhooks } = await readConfiguration(names.webhookConfiguration)
       return webhooks?.[0]?.clientConfig.caBundle === encoded
@@ -203,13 +192,19 @@ describe('a replica', () => {
       body: { metadata: { name: damaged.secret }, stringData },
     })
     const replica = await spawn(damaged)
-    const line = await replica.line('failed; trying again')
-    expect([line.what, line.code]).toEqual(['the authority', 'authority-key'])
+    await until('both to be reported', () => replica.log.filter(({ msg }) => /^no turn/.test(msg)).length === 2)
+    const codes = replica.log.filter(({ msg }) => /^no turn/.test(msg)).map(({ kind, code }) => [kind, code])
+    expect(codes.sort()).toEqual([
+      ['identity', 'authority-key'],
+      ['serving', 'authority-serving'],
+    ])
     expect((await replica.readyz()).body.conditions.started).toBe(false)
     const path = `${SECRETS}/${damaged.secret}`
     const found = await control.admin.send<V1Secret>({ method: 'GET', path })
     expect(Buffer.from(found.data?.['serving.json'] ?? '', 'base64').toString()).toBe('[]')
-    const mended = { stringData: serializeTrust(createTrust(Math.floor(Date.now() / 1_000))) }
+    const mended = {
+      stringData: serializeKeys(withKey(undefined, freshIdentity()), withKey(undefined, freshServing())),
+    }
     await control.admin.send({ method: 'PATCH', path, contentType: 'application/merge-patch+json', body: mended })
     await replica.port()
   }, 60_000)
@@ -218,8 +213,8 @@ describe('a replica', () => {
     const tunnel = await openTunnel(control.port)
     tunnel.cut()
     const replica = await spawn(names, { apiPort: tunnel.port })
-    const line = await replica.line('failed; trying again')
-    expect([line.what, line.code]).toEqual(['the authority', 'api-unreachable'])
+    const line = await replica.line('no turn of the rotation; trying again')
+    expect(line.code).toBe('api-unreachable')
     expect((await replica.readyz()).status).toBe(503)
     tunnel.mend()
     await replica.port()
@@ -234,7 +229,7 @@ describe('a replica', () => {
     const ended = replica.stop()
     await replica.line('ending')
     expect((await replica.readyz()).body.conditions.staying).toBe(false)
-    expect(await askBundle(port, caBundle(await readTrust(names.secret)))).not.toEqual([])
+    expect(await askBundle(port, (await keysOf(names.secret)).ca)).not.toEqual([])
     expect(await ended).toBe(0)
   }, 60_000)
 

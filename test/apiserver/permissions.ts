@@ -1,5 +1,6 @@
 /** Everything that the webhook may do at the API server; its tests run with this and nothing more. */
 import { CONFIGMAP_CA, CONFIGMAP_MODE } from '../../api/names.ts'
+import { CONFIGMAP_ROTATION, CONFIGMAP_ROTATION_STATUS } from '../../api/rotation.ts'
 import type { ApiClient } from '../../kubernetes/client.ts'
 import { POLICY_READER } from '../../webhook/namespaces/objects.ts'
 import { createNamespace, unless } from './stage.ts'
@@ -41,7 +42,7 @@ export const CLUSTER_RULES = (webhookConfiguration: string) => [
 
 /** In its own namespace. Creating a Secret cannot be restricted to a name: where it is installed empty it need not be. */
 export const OWN_RULES = (secret: string, mayCreate: boolean) => [
-  { apiGroups: [''], resources: ['secrets'], resourceNames: [secret], verbs: ['get', ...WATCH, 'update'] },
+  { apiGroups: [''], resources: ['secrets'], resourceNames: [secret], verbs: ['get', 'patch'] },
   ...(mayCreate ? [{ apiGroups: [''], resources: ['secrets'], verbs: ['create'] }] : []),
   {
     apiGroups: [''],
@@ -53,6 +54,19 @@ export const OWN_RULES = (secret: string, mayCreate: boolean) => [
     apiGroups: [''],
     resources: ['configmaps'],
     resourceNames: [...'0123456789abcdef'].map((digit) => `synguard-issued-${digit}`),
+    verbs: ['get', 'create', 'patch'],
+  },
+  { apiGroups: [''], resources: ['configmaps'], resourceNames: [CONFIGMAP_ROTATION], verbs: ['get'] },
+  {
+    apiGroups: [''],
+    resources: ['configmaps'],
+    resourceNames: [CONFIGMAP_ROTATION_STATUS, `${secret}-replicas`, `${secret}-acknowledged`],
+    verbs: ['get', 'create', 'patch'],
+  },
+  {
+    apiGroups: ['coordination.k8s.io'],
+    resources: ['leases'],
+    resourceNames: [secret],
     verbs: ['get', 'create', 'patch'],
   },
 ]

@@ -1,9 +1,9 @@
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals'
-import type { CoreV1EventList, V1ConfigMap, V1Pod, V1Secret } from '@kubernetes/client-node'
-import { caBundle, parseTrust } from '../../webhook/bootstrap/trust.ts'
+import type { CoreV1EventList, V1ConfigMap, V1Pod } from '@kubernetes/client-node'
 import { until } from '../contract/stage.ts'
 import { CONTROL_PLANE_TIMEOUT_MS, type ControlPlane, startControlPlane } from './control-plane.ts'
 import { createIssuerClient, type HeldIdentity, type IssuerClient, type OpenStream } from './issuer-client.ts'
+import { readKeys } from './keys.ts'
 import { install, SYSTEM, webhookConfiguration } from './permissions.ts'
 import { type ReplicaProcess, spawnReplica } from './replica.ts'
 import { createNamespace, mintToken, pathOf, putObject, removeObject, unless } from './stage.ts'
@@ -28,12 +28,7 @@ beforeAll(async () => {
   const body = webhookConfiguration(NAMES.webhookConfiguration, await injecting.port())
   await control.admin.send({ method: 'POST', path, body })
   await until('ready', async () => (await injecting.readyz()).status === 200)
-  const { data } = await control.admin.send<V1Secret>({
-    method: 'GET',
-    path: `/api/v1/namespaces/${SYSTEM}/secrets/${NAMES.secret}`,
-  })
-  const trust = parseTrust(data)
-  ca = trust === undefined ? '' : caBundle(trust)
+  ca = (await readKeys(control.admin, NAMES.secret)).ca
   await putObject(control.admin, 'Node', { metadata: { name: 'node-1' } })
 }, CONTROL_PLANE_TIMEOUT_MS)
 afterEach(async () => {

@@ -2,15 +2,15 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
-import type { CoreV1EventList, V1ConfigMap, V1Pod, V1RoleBinding, V1Secret } from '@kubernetes/client-node'
+import type { CoreV1EventList, V1ConfigMap, V1Pod, V1RoleBinding } from '@kubernetes/client-node'
 import { pino } from 'pino'
 import { ApiError } from '../../kubernetes/errors.ts'
 import { createIdentityClient } from '../../sidecar/control/identity-client.ts'
 import { createIssuerHttp } from '../../sidecar/control/issuer-http.ts'
-import { caBundle, parseTrust } from '../../webhook/bootstrap/trust.ts'
 import { POLICY_READER } from '../../webhook/namespaces/objects.ts'
 import { until } from '../contract/stage.ts'
 import { CONTROL_PLANE_TIMEOUT_MS, type ControlPlane, startControlPlane } from './control-plane.ts'
+import { readKeys } from './keys.ts'
 import { install, SYSTEM, webhookConfiguration } from './permissions.ts'
 import { type ReplicaProcess, spawnReplica } from './replica.ts'
 import { createNamespace, mintToken, pathOf, putObject, removeObject, unless } from './stage.ts'
@@ -31,10 +31,7 @@ beforeAll(async () => {
   const path = '/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations'
   await control.admin.send({ method: 'POST', path, body: webhookConfiguration(NAMES.webhookConfiguration, port) })
   await until('ready', async () => (await replica.readyz()).status === 200)
-  const secret = `/api/v1/namespaces/${SYSTEM}/secrets/${NAMES.secret}`
-  const { data } = await control.admin.send<V1Secret>({ method: 'GET', path: secret })
-  const trust = parseTrust(data)
-  ca = trust === undefined ? '' : caBundle(trust)
+  ca = (await readKeys(control.admin, NAMES.secret)).ca
 }, CONTROL_PLANE_TIMEOUT_MS)
 afterAll(async () => {
   await replica?.stop()

@@ -11,7 +11,7 @@ import { authenticateRequest, createIdentityClient, type OwnIdentity } from '../
 import { createIssuerHttp, type IssuerHttp } from '../../sidecar/control/issuer-http.ts'
 import { createPeersClient } from '../../sidecar/control/peers-client.ts'
 import { createStreamClient } from '../../sidecar/control/stream-client.ts'
-import { createAuthority } from '../../webhook/issuer/authority.ts'
+import { createFixedAuthority } from '../../webhook/issuer/authority.ts'
 import { createServer, type WebhookServer } from '../../webhook/server.ts'
 import { createWebhookSettings } from '../../webhook/settings.ts'
 import { guardedPod, INJECTION, namespace, plainPod } from '../unit/webhook/fixtures.ts'
@@ -34,8 +34,7 @@ export function describeSidecar(name: string, createStage: () => Promise<Stage>)
       serving = createServing()
     })
 
-    const key = createSigningKey()
-    const authority = createAuthority([key], key)
+    const authority = createFixedAuthority(createSigningKey())
     let stage: Stage
     let server: WebhookServer
     let http: IssuerHttp

@@ -1,102 +1,30 @@
-import { parseSigningKey, type SigningKey, serializeSigningKey } from '../../certs/authority.ts'
-import { AuthorityError } from '../../certs/errors.ts'
-import type { ServingAuthority } from '../../certs/serving.ts'
+import { X509Certificate } from 'node:crypto'
+import { createSigningKey, type SigningKey } from '../../certs/authority.ts'
+import { activeKey, type Keyring } from '../../certs/rotation/keyring.ts'
+import { servingKeyId } from '../../certs/rotation/record.ts'
+import { createServingAuthority, type ServingAuthority } from '../../certs/serving.ts'
 
-/** What the replicas share: the authority's keys and the serving CAs, as one Secret holds them. */
-export interface Trust {
-  /** All of them verify; in the order of their age. */
-  readonly signingKeys: readonly SigningKey[]
-  /** The one that signs. */
-  readonly signingKey: SigningKey
-  /** All of them are in caBundle and in the namespaces' ConfigMaps. */
-  readonly servingAuthorities: readonly ServingAuthority[]
-  /** The one that signs the replicas' certificates. */
-  readonly servingAuthority: ServingAuthority
+/** The CA is replaced by itself at four fifths of its life. */
+export const SERVING_CA_LIFETIME_SECONDS = 5 * 365 * 86_400
+
+export function createIdentityMaterial(): { readonly id: string; readonly material: SigningKey } {
+  const material = createSigningKey()
+  return { id: material.kid, material }
 }
 
-/** Entries of the Secret: JSON lists, each item with its `state`, of which one is `active`. */
-export const IDENTITY_ENTRY = 'identity.json'
-export const SERVING_ENTRY = 'serving.json'
-
-/** As design section 10 names them; who is not active only verifies. */
-const STATES = ['prepared', 'active', 'previous'] as const
-type State = (typeof STATES)[number]
-
-/** The entries of a Secret's `stringData`. */
-export function serializeTrust(trust: Trust): Record<string, string> {
-  const stateOf = <Item>(item: Item, active: Item): State => (item === active ? 'active' : 'previous')
-  const identity = trust.signingKeys.map((key) => ({
-    state: stateOf(key, trust.signingKey),
-    key: JSON.parse(serializeSigningKey(key)) as unknown,
-  }))
-  const serving = trust.servingAuthorities.map((authority) => ({
-    state: stateOf(authority, trust.servingAuthority),
-    certificate: authority.certificatePem,
-    key: authority.privateKeyPem,
-  }))
-  return { [IDENTITY_ENTRY]: JSON.stringify(identity), [SERVING_ENTRY]: JSON.stringify(serving) }
-}
-
-/**
- * Reads the `data` of a Secret; undefined where it has none of our entries yet. Throws AuthorityError `authority-key` or
- * `authority-serving`, without what it read: what is damaged must be mended or removed by hand, as it may be all that
- * verifies the identities that are out.
- */
-export function parseTrust(data: Readonly<Record<string, string>> | undefined): Trust | undefined {
-  const identityText = decodeEntry(data, IDENTITY_ENTRY)
-  const servingText = decodeEntry(data, SERVING_ENTRY)
-  if (identityText === undefined && servingText === undefined) return undefined
-  const keys = readItems(identityText, 'authority-key', IDENTITY_ENTRY).map(({ state, fields }) => ({
-    state,
-    value: parseSigningKey(JSON.stringify(fields.key)),
-  }))
-  const authorities = readItems(servingText, 'authority-serving', SERVING_ENTRY).map(({ state, fields }) => {
-    const { certificate, key } = fields
-    if (typeof certificate !== 'string' || typeof key !== 'string') {
-      throw new AuthorityError('authority-serving', `${SERVING_ENTRY}: an item lacks certificate or key.`)
-    }
-    return { state, value: { certificatePem: certificate, privateKeyPem: key } }
-  })
-  return {
-    signingKeys: keys.map(({ value }) => value),
-    signingKey: activeOf(keys, 'authority-key', IDENTITY_ENTRY),
-    servingAuthorities: authorities.map(({ value }) => value),
-    servingAuthority: activeOf(authorities, 'authority-serving', SERVING_ENTRY),
-  }
-}
-
-function decodeEntry(data: Readonly<Record<string, string>> | undefined, entry: string): string | undefined {
-  const text = data?.[entry]
-  return text === undefined || text === '' ? undefined : Buffer.from(text, 'base64').toString('utf8')
-}
-
-type Code = 'authority-key' | 'authority-serving'
-
-function readItems(text: string | undefined, code: Code, entry: string) {
-  let items: unknown
-  try {
-    items = JSON.parse(text ?? '')
-  } catch {
-    // No cause: JSON.parse quotes its input.
-    throw new AuthorityError(code, `${entry} is missing or no JSON; restore it, or empty the Secret to start anew.`)
-  }
-  if (!Array.isArray(items)) throw new AuthorityError(code, `${entry} is no list.`)
-  return items.map((item: unknown) => {
-    const fields = (typeof item === 'object' && item !== null ? item : {}) as Record<string, unknown>
-    const state = STATES.find((known) => known === fields.state)
-    if (state === undefined) throw new AuthorityError(code, `${entry}: a state is not one of ${STATES.join(', ')}.`)
-    return { state, fields }
-  })
-}
-
-function activeOf<Value>(items: readonly { state: State; value: Value }[], code: Code, entry: string): Value {
-  const [active, ...others] = items.filter(({ state }) => state === 'active')
-  if (active === undefined || others.length > 0)
-    throw new AuthorityError(code, `${entry} needs exactly one active item.`)
-  return active.value
+/** `now` is seconds since the epoch. */
+export function createServingMaterial(now: number): { readonly id: string; readonly material: ServingAuthority } {
+  const material = createServingAuthority({ now, lifetimeSeconds: SERVING_CA_LIFETIME_SECONDS })
+  return { id: servingKeyId(material), material }
 }
 
 /** All serving CAs as one text, for caBundle and ConfigMaps. */
-export function caBundle({ servingAuthorities }: Trust): string {
-  return servingAuthorities.map(({ certificatePem }) => `${certificatePem.trim()}\n`).join('')
+export function caBundle({ keys }: Keyring<ServingAuthority>): string {
+  return keys.map(({ material }) => `${material.certificatePem.trim()}\n`).join('')
+}
+
+/** When the active CA's certificate ends, in seconds since the epoch. */
+export function caEnd(ring: Keyring<ServingAuthority> | undefined): number {
+  const active = ring && activeKey(ring)
+  return active === undefined ? 0 : Date.parse(new X509Certificate(active.material.certificatePem).validTo) / 1_000
 }

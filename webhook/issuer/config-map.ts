@@ -1,4 +1,6 @@
+import type { V1ConfigMap } from '@kubernetes/client-node'
 import type { ApiClient } from '../../kubernetes/client.ts'
+import { hasStatus } from '../../kubernetes/errors.ts'
 import { FIELD_MANAGER } from '../bootstrap/ca-bundle.ts'
 
 /** Where the API server has the ConfigMaps of a namespace. */
@@ -46,4 +48,32 @@ export async function patchConfigMap(
     body: { ...(resourceVersion !== undefined && { metadata: { resourceVersion } }), data },
     signal,
   })
+}
+
+/** Sets or removes entries as patchConfigMap() does, of a ConfigMap that is made where there is none. */
+export async function putEntries(
+  client: ApiClient,
+  patch: Omit<Parameters<typeof patchConfigMap>[1], 'resourceVersion'>,
+): Promise<void> {
+  try {
+    await patchConfigMap(client, patch)
+  } catch (error) {
+    if (!hasStatus(error, 404)) throw error
+    await applyConfigMap(client, patch.namespace, patch.name, patch.signal)
+    await patchConfigMap(client, patch)
+  }
+}
+
+/** The entries of a ConfigMap as the API server has them now; undefined where there is none. */
+export async function readEntries(
+  client: ApiClient,
+  { namespace, name, signal }: { readonly namespace: string; readonly name: string; readonly signal: AbortSignal },
+): Promise<Readonly<Record<string, string>> | undefined> {
+  try {
+    const path = `${configMapsPath(namespace)}/${name}`
+    return (await client.send<V1ConfigMap>({ method: 'GET', path, signal })).data ?? {}
+  } catch (error) {
+    if (hasStatus(error, 404)) return undefined
+    throw error
+  }
 }

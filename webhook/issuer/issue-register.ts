@@ -1,16 +1,15 @@
 import { createHash } from 'node:crypto'
-import type { V1ConfigMap, V1Pod } from '@kubernetes/client-node'
+import type { V1Pod } from '@kubernetes/client-node'
 import type { Logger } from 'pino'
 import type { PodIdentity } from '../../api/identity.ts'
 import { pause } from '../../kubernetes/backoff.ts'
 import type { ApiClient } from '../../kubernetes/client.ts'
-import { hasStatus } from '../../kubernetes/errors.ts'
 import type { Cluster } from '../cluster.ts'
 import { isLive } from '../directory/pod-identity.ts'
 import { WebhookError } from '../errors.ts'
 import { persist } from '../kubernetes/retry.ts'
 import { REGISTER_SHARDS } from '../limits.ts'
-import { applyConfigMap, configMapsPath, patchConfigMap } from './config-map.ts'
+import { putEntries, readEntries } from './config-map.ts'
 import { labelsOf, livePods, namespaceOf, type VoidStore } from './void-store.ts'
 import type { VoidList } from './voids.ts'
 
@@ -63,20 +62,10 @@ export function createIssueRegister(options: IssueRegisterOptions): IssueRegiste
   /** What this replica wrote or read; another's may be newer, which then is written again. */
   const known = new Map<string, string>()
   const batches = Array.from({ length: REGISTER_SHARDS }, (_, shard) =>
-    createBatch((data) => patchShard(shardName(name, shard), data)),
+    createBatch((data) => putEntries(client, { namespace, name: shardName(name, shard), data, signal })),
   )
   let compared = false
   let timer: NodeJS.Timeout | undefined
-
-  async function patchShard(shard: string, data: Readonly<Record<string, string | null>>): Promise<void> {
-    try {
-      await patchConfigMap(client, { namespace, name: shard, data, signal })
-    } catch (error) {
-      if (!hasStatus(error, 404)) throw error
-      await applyConfigMap(client, namespace, shard, signal)
-      await patchConfigMap(client, { namespace, name: shard, data, signal })
-    }
-  }
 
   async function write(uid: string, value: string | null): Promise<void> {
     await batches[shardOf(uid)]?.put(uid, value)
@@ -85,14 +74,8 @@ export function createIssueRegister(options: IssueRegisterOptions): IssueRegiste
   }
 
   async function readShard(shard: number): Promise<Registered[]> {
-    const path = `${configMapsPath(namespace)}/${shardName(name, shard)}`
-    try {
-      const { data = {} } = await client.send<V1ConfigMap>({ method: 'GET', path, signal })
-      return Object.entries(data).map(([uid, value]) => parseRegistered(uid, value))
-    } catch (error) {
-      if (hasStatus(error, 404)) return []
-      throw error
-    }
+    const data = (await readEntries(client, { namespace, name: shardName(name, shard), signal })) ?? {}
+    return Object.entries(data).map(([uid, value]) => parseRegistered(uid, value))
   }
 
   /** The Pod as the API server has it: the mirror may be behind what another replica registered. */

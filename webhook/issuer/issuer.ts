@@ -72,8 +72,10 @@ export function createIssuer(options: IssuerOptions): Issuer {
       if (issuedAt < voids.issuableFrom(token.podUid) || !isStill(identity)) {
         throw new WebhookError('identity-not-yet', 'Identities of this second are void; ask again.')
       }
-      const expiresAt = Math.min(issuedAt + settings.witLifetimeSeconds, deletedAt ?? Number.POSITIVE_INFINITY)
-      const wit = await issueWit(authority.signingKey(), {
+      const { key, lifetimeSeconds } = authority.signer()
+      const lifetime = Math.min(settings.witLifetimeSeconds, lifetimeSeconds)
+      const expiresAt = Math.min(issuedAt + lifetime, deletedAt ?? Number.POSITIVE_INFINITY)
+      const wit = await issueWit(key, {
         identity,
         cnf: proof.jwk,
         trustDomain: settings.trustDomain,
@@ -114,7 +116,7 @@ export function createIssuer(options: IssuerOptions): Issuer {
         throw new WebhookError('wit-missing', 'The request shows no identity token with a proof.')
       }
       const { trustDomain, issuer, skewSeconds } = settings
-      const verified = await verifyWit(wit, authority.bundle(), { now: now(), trustDomain, issuer, skewSeconds })
+      const verified = await verifyWit(wit, authority.lastBundle(), { now: now(), trustDomain, issuer, skewSeconds })
       const { uid, addresses } = verified.identity
       if (voids.isRevoked(uid, verified.issuedAt)) throw new WebhookError('wit-void', 'The identity was revoked.')
       if (!addresses.includes(remoteAddress)) {

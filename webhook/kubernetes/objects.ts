@@ -3,6 +3,7 @@ import type {
   V1EndpointSlice,
   V1Namespace,
   V1Node,
+  V1NodeStatus,
   V1ObjectMeta,
   V1Pod,
   V1PodSpec,
@@ -80,11 +81,13 @@ function podSpec(from: V1PodSpec): V1PodSpec {
 }
 
 function podStatus(from: V1PodStatus): V1PodStatus {
+  return { ...pick(from, ['phase', 'podIP', 'podIPs']), ...readiness(from) }
+}
+
+/** Of a status' conditions whether it is ready, without times, which change all the while. */
+function readiness(from: V1PodStatus | V1NodeStatus) {
   const conditions = (from.conditions ?? []).filter(({ type }) => type === 'Ready')
-  return {
-    ...pick(from, ['phase', 'podIP', 'podIPs']),
-    conditions: conditions.map(({ type, status }) => ({ type, status })),
-  }
+  return { conditions: conditions.map(({ type, status }) => ({ type, status })) }
 }
 
 function stripPod(from: V1Pod): V1Pod {
@@ -135,7 +138,7 @@ function stripNode(from: V1Node): V1Node {
     metadata: metadata(from.metadata, none),
     ...(from.spec && { spec: pick(from.spec, ['podCIDR', 'podCIDRs']) }),
     // The rest, the list of images above all, is several KB and changes every few seconds.
-    ...(from.status && { status: pick(from.status, ['addresses']) }),
+    ...(from.status && { status: { ...pick(from.status, ['addresses']), ...readiness(from.status) } }),
   }
 }
 

@@ -10,6 +10,10 @@ export interface KeyringHolder<Material> {
    * replicas may have written this one off, and removed what it would sign by.
    */
   current(): Keyring<Material> | undefined
+  /** What was read last, however long ago. */
+  last(): Keyring<Material> | undefined
+  /** Seconds since the last reading began; infinite before the first. */
+  readAgeSeconds(): number
   /** Notes that a sidecar holds the keys of that generation (docs/rotation.md says of what). */
   acknowledge(uid: string, generation: number): void
   /** Publishes what this replica acts by, then reads what to act by. Rejects as the store does; the last keyring stands. */
@@ -56,6 +60,8 @@ export function createKeyringHolder<Material>(options: HolderOptions<Material>):
 
   return {
     current: () => (elapsed() < actsUntil ? held : undefined),
+    last: () => held,
+    readAgeSeconds: () => elapsed() - (actsUntil - REPLICA_FENCE_SECONDS),
     acknowledge(uid, generation) {
       if (held === undefined || generation < neededGeneration(held)) return
       acknowledged.set(uid, Math.max(generation, acknowledged.get(uid) ?? 0))

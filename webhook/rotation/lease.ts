@@ -1,7 +1,7 @@
-import type { LeaseRecord, RotationStore } from './store.ts'
+import type { LeaseRecord, LeaseStore } from './store.ts'
 
 export interface LeaseOptions {
-  readonly store: Pick<RotationStore<unknown>, 'readLease' | 'writeLease'>
+  readonly store: LeaseStore
   readonly name: string
   /** Seconds on a clock that only runs. */
   readonly elapsed: () => number

@@ -1,9 +1,12 @@
+import type { RotationAnswer, RotationCondition, RotationRequest, RotationStatus } from '../../api/rotation.ts'
+import { AuthorityError } from '../../certs/errors.ts'
 import type { RotationRefusal } from '../../certs/rotation/errors.ts'
 import type { ReplicaFact, RotationFacts, RotationTiming } from '../../certs/rotation/facts.ts'
-import { activeKey, type Keyring, phaseOf } from '../../certs/rotation/keyring.ts'
-import { nextStep, rotationStatus, scheduledAt } from '../../certs/rotation/progress.ts'
-import { advance, type FreshKey, type RotationEvent } from '../../certs/rotation/transitions.ts'
-import type { ReplicaRecord, RotationRequest, RotationStore } from './store.ts'
+import { activeKey, EMPTY_KEYRING, type Keyring, phaseOf } from '../../certs/rotation/keyring.ts'
+import { nextStep } from '../../certs/rotation/progress.ts'
+import { advance, type FreshKey, ROTATION_STEPS, type RotationEvent } from '../../certs/rotation/transitions.ts'
+import { reportRotation } from './report.ts'
+import type { ExpectedPods, ReplicaRecord, RotationStore } from './store.ts'
 
 export interface ReconcilerOptions<Material> {
   readonly store: RotationStore<Material>
@@ -11,8 +14,10 @@ export interface ReconcilerOptions<Material> {
   /** How long what a fresh key signs may live. */
   readonly lifetimeSeconds: number
   readonly createMaterial: () => { readonly id: string; readonly material: Material }
-  /** undefined: by request alone. */
-  readonly rotateEverySeconds?: number
+  /** When the next rotation begins by itself, in seconds since the epoch; without it, by request alone. */
+  readonly dueAt?: (ring: Keyring<Material>) => number | undefined
+  /** What this replica read last, for the status where the keyring cannot be read. */
+  readonly last?: () => Keyring<Material> | undefined
   /** Seconds since the epoch. */
   readonly now: () => number
   /** Seconds on a clock that only runs. */
@@ -22,44 +27,71 @@ export interface ReconcilerOptions<Material> {
 /** What a step came to: the event that was written, or none where nothing was to do or somebody else wrote first. */
 export interface Reconciled {
   readonly wrote?: RotationEvent<unknown>['type']
-  /** A request that was refused. */
+  /** The request that was answered by it, and why it was refused, where it was. */
+  readonly request?: RotationRequest
   readonly refusal?: RotationRefusal
+  /** As it was written for operators. */
+  readonly status?: RotationStatus
 }
 
 interface Taken<Material> extends Reconciled {
   readonly ring: Keyring<Material>
 }
 
+/** After so long a replica that says nothing is gone; its sidecars have acknowledged to another one long before. */
+const FORGOTTEN_SECONDS = 600
+/** A Pod that nobody knows: whatever is taken though it lacks a key is taken whoever else lacks it. */
+const NOBODY = ''
+
 /** Takes at most one step of a rotation each time it is called, for whoever holds the lease. */
 export function createReconciler<Material>(options: ReconcilerOptions<Material>): () => Promise<Reconciled> {
-  const { store, timing, lifetimeSeconds, createMaterial, rotateEverySeconds, now } = options
+  const { store, timing, lifetimeSeconds, createMaterial, now } = options
   const observe = createObserver(options.elapsed)
-  let lastRefusal: { readonly request: string; readonly refusal: RotationRefusal } | undefined
+  let answer: RotationAnswer | undefined
 
   async function reconcile(): Promise<Reconciled> {
     // First, and all else after it: the order is what makes the facts ones of this keyring.
-    const { value: ring, version } = await store.readKeyring()
-    const request = await store.readRequest()
-    const facts = await readFacts(ring)
-    const taken = decide(ring, request, facts)
+    const { value: ring, version } = await store.readKeyring().catch(tellOfDamage)
+    const { request, problems } = await store.readRequest()
+    let pods = store.seenExpected()
+    let facts = await readFacts(ring, pods)
+    let taken = decide(ring, request, facts)
+    if (dependsOnSidecars(taken, ring, request, facts)) {
+      // The watch may not have shown a sidecar yet that lacks a key.
+      pods = await store.listExpected()
+      facts = { ...facts, now: now(), expected: [...pods.keys()] }
+      taken = decide(ring, request, facts)
+    }
     const isWritten = taken !== undefined && (await store.writeKeyring(taken.ring, version))
     if (taken !== undefined && !isWritten) return {}
-    if (taken?.refusal !== undefined && request !== undefined) {
-      lastRefusal = { request: request.id, refusal: taken.refusal }
-    }
-    await writeStatus(taken?.ring ?? ring, facts)
-    if (taken === undefined) return {}
+    if (taken?.request !== undefined) answer = answerOf(taken.request, taken.refusal)
+    const conditions = problems.map((message) => ({ code: 'rotation-request', message }))
+    const status = await writeStatus(taken?.ring ?? ring, facts, pods, conditions)
+    if (taken === undefined) return { status }
     const { ring: _, ...result } = taken
-    return result
+    return { ...result, status }
   }
 
-  async function readFacts(ring: Keyring<Material>): Promise<RotationFacts> {
+  async function readFacts(ring: Keyring<Material>, pods: ExpectedPods): Promise<RotationFacts> {
     const askedAt = options.elapsed()
     const records = await store.readRecords()
     const replicas = observe(records, askedAt)
+    const gone = replicas.filter(({ silentSeconds }) => silentSeconds >= FORGOTTEN_SECONDS).map(({ name }) => name)
+    if (gone.length > 0) await store.forget(gone)
     const published = await store.readPublished(ring)
-    const expected = await store.listExpected()
-    return { now: now(), replicas, published, expected, acknowledged: joinAcknowledgements(records), timing }
+    const acknowledged = joinAcknowledgements(records)
+    return { now: now(), replicas, published, expected: [...pods.keys()], acknowledged, timing }
+  }
+
+  function dependsOnSidecars(
+    taken: Taken<Material> | undefined,
+    ring: Keyring<Material>,
+    request: RotationRequest | undefined,
+    facts: RotationFacts,
+  ): boolean {
+    if (!ROTATION_STEPS.some((step) => step === taken?.wrote)) return false
+    const others = decide(ring, request, { ...facts, expected: [...facts.expected, NOBODY] })
+    return others?.wrote !== taken?.wrote || others?.ring.keys.length !== taken?.ring.keys.length
   }
 
   function decide(ring: Keyring<Material>, request: RotationRequest | undefined, facts: RotationFacts) {
@@ -74,13 +106,13 @@ export function createReconciler<Material>(options: ReconcilerOptions<Material>)
     }
     if (request !== undefined && request.id !== ring.request) {
       const result = take(eventOf(request))
-      if (result === undefined || !('refused' in result)) return result
+      if (result === undefined || !('refused' in result)) return result && { ...result, request }
       const dismissed = taken(take({ type: 'dismiss', request: request.id }))
-      return dismissed && { ...dismissed, refusal: result }
+      return dismissed && { ...dismissed, request, refusal: result }
     }
     const next = nextStep(ring, facts)
     if ('step' in next) return { ring: next.ring, wrote: next.step }
-    const dueAt = rotateEverySeconds === undefined ? undefined : scheduledAt(ring, rotateEverySeconds)
+    const dueAt = options.dueAt?.(ring)
     return dueAt !== undefined && dueAt <= facts.now ? taken(take({ type: 'rotate', fresh: freshKey() })) : undefined
   }
 
@@ -94,16 +126,48 @@ export function createReconciler<Material>(options: ReconcilerOptions<Material>)
     return { ...createMaterial(), lifetimeSeconds }
   }
 
-  async function writeStatus(ring: Keyring<Material>, facts: RotationFacts): Promise<void> {
-    const { request } = ring
-    await store.writeStatus({
-      ...rotationStatus(ring, facts),
-      ...(request !== undefined && { request }),
-      ...(lastRefusal !== undefined && lastRefusal.request === request && { refusal: lastRefusal.refusal }),
-    })
+  async function writeStatus(
+    ring: Keyring<Material>,
+    facts: RotationFacts,
+    pods: ExpectedPods,
+    conditions: readonly RotationCondition[],
+  ): Promise<RotationStatus> {
+    const answered = await answerTo(ring.request)
+    const status = reportRotation({ ring, facts, pods, answered, conditions, scheduledAt: options.dueAt?.(ring) })
+    await store.writeStatus(status)
+    return status
+  }
+
+  /** The answer may be by another replica, which wrote it into the status, or ended before it did. */
+  async function answerTo(request: string | undefined): Promise<RotationAnswer | undefined> {
+    if (request === undefined) return undefined
+    if (answer?.request !== request) {
+      const written = (await store.readStatus())?.answered
+      answer = written?.request === request ? written : { request, outcome: 'unknown' }
+    }
+    return answer
+  }
+
+  /** What is damaged is never replaced, but told. */
+  async function tellOfDamage(error: unknown): Promise<never> {
+    if (error instanceof AuthorityError) {
+      const ring = options.last?.() ?? EMPTY_KEYRING
+      const facts = { now: now(), replicas: [], published: false, expected: [], acknowledged: new Map(), timing }
+      const conditions = [{ code: error.code, message: error.message }]
+      const answered = await answerTo(ring.request)
+      const status = reportRotation({ ring, facts, pods: new Map(), answered, conditions, scheduledAt: undefined })
+      // Nothing is known of what a step waits for, and none is taken.
+      await store.writeStatus({ ...status, waits: [] })
+    }
+    throw error
   }
 
   return reconcile
+}
+
+function answerOf({ id: request }: RotationRequest, refusal: RotationRefusal | undefined): RotationAnswer {
+  if (refusal === undefined) return { request, outcome: 'taken' }
+  return { request, outcome: 'refused', code: refusal.refused, message: refusal.message }
 }
 
 /** What was refused is nothing to write. */

@@ -1,6 +1,5 @@
-import type { RotationRefusal } from '../../certs/rotation/errors.ts'
+import type { RotationRequest, RotationStatus } from '../../api/rotation.ts'
 import type { Keyring } from '../../certs/rotation/keyring.ts'
-import type { RotationStatus } from '../../certs/rotation/progress.ts'
 
 /**
  * What replicas share of one keyring, at the API server. Every read is answered by the API server itself, as it is after
@@ -15,12 +14,22 @@ export interface RotationStore<Material> {
   publish(record: ReplicaRecord): Promise<void>
   /** The records of all replicas, dead ones too. */
   readRecords(): Promise<readonly ReplicaRecord[]>
-  readRequest(): Promise<RotationRequest | undefined>
-  /** uids of live Pods with a sidecar, on ready nodes. */
-  listExpected(): Promise<readonly string[]>
+  /** Removes the records of replicas that are long gone. */
+  forget(names: readonly string[]): Promise<void>
+  /** What the operator asks for, and what is wrong with how it is written. */
+  readRequest(): Promise<AskedRequest>
+  /** Live Pods with a sidecar, on ready nodes: by uid, `NAMESPACE/POD`. */
+  listExpected(): Promise<ExpectedPods>
+  /** The same as a watch shows them, which may be behind. */
+  seenExpected(): ExpectedPods
   /** Whether caBundle and ConfigMaps hold every key of the keyring; true for identity keys, which lie in none. */
   readPublished(ring: Keyring<Material>): Promise<boolean>
-  writeStatus(status: RotationReport): Promise<void>
+  /** The status that was written last, where it can be read. */
+  readStatus(): Promise<RotationStatus | undefined>
+  writeStatus(status: RotationStatus): Promise<void>
+}
+
+export interface LeaseStore {
   readLease(): Promise<Versioned<LeaseRecord | undefined>>
   writeLease(lease: LeaseRecord, version: string): Promise<boolean>
 }
@@ -39,21 +48,16 @@ export interface ReplicaRecord {
   /** Of the keyring that it acts by; 0 before the first. */
   readonly generation: number
   /** uid and generation that its sidecar has acknowledged to this replica. */
-  readonly acknowledged: readonly (readonly [uid: string, generation: number])[]
+  readonly acknowledged: Acknowledged
 }
 
-export interface RotationRequest {
-  /** Each request has its own. */
-  readonly id: string
-  readonly type: 'rotate' | 'compromised' | 'force' | 'abort'
-  /** Of rotate: sidecars are not waited for. */
-  readonly force?: boolean
-}
+export type Acknowledged = readonly (readonly [uid: string, generation: number])[]
 
-export interface RotationReport extends RotationStatus {
-  /** The request that was answered last, and why it was refused, where it was. */
-  readonly request?: string
-  readonly refusal?: RotationRefusal
+export type ExpectedPods = ReadonlyMap<string, string>
+
+export interface AskedRequest {
+  readonly request?: RotationRequest
+  readonly problems: readonly string[]
 }
 
 export interface LeaseRecord {

@@ -1,3 +1,4 @@
+import { AuthorityError } from '../../certs/errors.ts'
 import type { KeyringHolder } from './holder.ts'
 import type { Reconciled } from './reconciler.ts'
 
@@ -15,9 +16,13 @@ export interface TurnOptions {
  */
 export function createTurn({ holder, hold, reconcile }: TurnOptions): () => Promise<Reconciled> {
   return async () => {
-    await holder.refresh()
-    if (!(await hold())) return {}
-    const result = await reconcile()
+    const damage = await holder.refresh().catch((error: unknown) => {
+      // Who holds the lease tells operators of it.
+      if (error instanceof AuthorityError) return error
+      throw error
+    })
+    const result = (await hold()) ? await reconcile() : {}
+    if (damage !== undefined) throw damage
     if (result.wrote !== undefined) await holder.refresh()
     return result
   }

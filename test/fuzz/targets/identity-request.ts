@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { SynguardError } from '../../../api/errors.ts'
 import { isGuarded } from '../../../webhook/admission/pod.ts'
 import { refusalOf, WebhookError } from '../../../webhook/errors.ts'
-import { createAuthority } from '../../../webhook/issuer/authority.ts'
+import { createFixedAuthority } from '../../../webhook/issuer/authority.ts'
 import { createIssuer } from '../../../webhook/issuer/issuer.ts'
 import { createVoidList } from '../../../webhook/issuer/voids.ts'
 import { createMemoryCluster } from '../../../webhook/memory-cluster.ts'
@@ -30,7 +30,7 @@ const HEADER: Json = { alg: 'ES256', typ: 'synguard-token-proof+jwt', jwk: JWK }
 const CLAIMS: Json = { aud: 'synguard', tkh: '$hash', iat: NOW, jti: 'AAAAAAAAAAAAAAAAAAAAAA' }
 
 function createFreshIssuer() {
-  const authority = createAuthority([KEY], KEY)
+  const authority = createFixedAuthority(KEY)
   const voids = createVoidList({ now, keepSeconds: 3_720 })
   return createIssuer({ cluster, authority, voids, settings: createWebhookSettings(), isGuarded, now, podWaitMs: 1 })
 }

@@ -6,8 +6,9 @@ import type { V1Namespace, V1Pod } from '@kubernetes/client-node'
 import { pino } from 'pino'
 import { HEADER_PROOF, HEADER_WIT, type StreamMessage } from '../../../api/identity.ts'
 import { LABEL_INJECT } from '../../../api/names.ts'
-import { createSigningKey } from '../../../certs/authority.ts'
+import { createSigningKey, type SigningKey } from '../../../certs/authority.ts'
 import { createRequestProof, createTokenProof } from '../../../certs/possession.ts'
+import type { Keyring, RingKey } from '../../../certs/rotation/keyring.ts'
 import { createServingAuthority, issueServingCertificate } from '../../../certs/serving.ts'
 import { inject } from '../../../webhook/admission/inject.ts'
 import type { SpecifiedPod } from '../../../webhook/admission/pod.ts'
@@ -86,6 +87,43 @@ function createServing() {
 }
 let serving: ReturnType<typeof createServing> | undefined
 
+/** What a replica holds of its keys, set by a test. */
+function createTestKeys(key: SigningKey) {
+  let generation = 1
+  let isCurrent = true
+  let ring = keyringOf([key], generation)
+  const acknowledged: (readonly [uid: string, generation: number])[] = []
+  return {
+    current: () => (isCurrent ? ring : undefined),
+    last: () => ring,
+    acknowledge: (uid: string, held: number) => void acknowledged.push([uid, held]),
+    acknowledged,
+    /** The first of them signs. */
+    set(keys: readonly SigningKey[], more: Partial<RingKey<SigningKey>> = {}) {
+      ring = keyringOf(keys, ++generation, more)
+    },
+    /** As where the API server was away for too long. */
+    setCurrent(value: boolean) {
+      isCurrent = value
+    },
+  }
+}
+
+function keyringOf(
+  keys: readonly SigningKey[],
+  generation: number,
+  more: Partial<RingKey<SigningKey>> = {},
+): Keyring<SigningKey> {
+  const common = { generation, since: 0, lifetimeSeconds: 86_400 }
+  const stateOf = (index: number) => (index === 0 ? 'active' : 'previous')
+  return {
+    generation,
+    keys: keys.map((material, index) => {
+      return { id: material.kid, material, state: stateOf(index), ...common, ...(index === 0 && more) }
+    }),
+  }
+}
+
 export interface Answer {
   readonly status: number
   readonly headers: IncomingMessage['headers']
@@ -106,7 +144,8 @@ export async function startWebhook(changes: Partial<WebhookSettings> & { podWait
   const now = () => seconds() + offsetSeconds
   const cluster = createMemoryCluster({ now })
   const key = createSigningKey()
-  const authority = createAuthority([key], key)
+  const keys = createTestKeys(key)
+  const authority = createAuthority(keys)
   const logLines: string[] = []
   const log = pino({ level: 'debug' }, { write: (line: string) => void logLines.push(line) })
   const settings = createWebhookSettings({
@@ -171,6 +210,12 @@ export async function startWebhook(changes: Partial<WebhookSettings> & { podWait
     certificate,
     caPem: ca.certificatePem,
     authority,
+    /** The same key, and others beside it, as a later keyring. */
+    setKeys(others: readonly SigningKey[]) {
+      keys.set([key, ...others])
+      authority.announce()
+    },
+    keys,
     server,
     settings,
     key,

@@ -25,6 +25,7 @@ describe('parseInstallation', () => {
       certificateNames: [],
       certificateAddresses: [],
       drainMs: 5_000,
+      rotateEverySeconds: {},
     })
     expect(injection(URL)).toEqual({
       ...DEFAULT_INJECTION_SETTINGS,
@@ -50,6 +51,7 @@ describe('parseInstallation', () => {
       'certificateNames: [hook.example.org]',
       'certificateAddresses: [192.0.2.7]',
       'drainMs: 0',
+      'rotateEvery: { identity: 30d, serving: 8760h }',
     ].join('\n')
     const environment = { ...ENVIRONMENT, KUBECONFIG: '/etc/kubeconfig', SYNGUARD_LOG_LEVEL: 'debug' }
     const { injection, ...rest } = parseInstallation(text, environment)
@@ -68,6 +70,7 @@ describe('parseInstallation', () => {
       certificateNames: ['hook.example.org'],
       certificateAddresses: ['192.0.2.7'],
       drainMs: 0,
+      rotateEverySeconds: { identity: 30 * 86_400, serving: 8_760 * 3_600 },
     })
     expect(injection(URL)).toMatchObject({
       imagePullPolicy: 'Never',
@@ -90,6 +93,9 @@ describe('parseInstallation', () => {
     [`${LEAST}\nissuerUrl: https://webhook.svc:443`, 'bad-setting', 'issuerUrl'],
     [`${LEAST}\ncertificateNames: [UPPER]`, 'setting-invalid', 'certificateNames[0] must be a DNS name'],
     [`${LEAST}\ncertificateAddresses: 10.0.0.1`, 'setting-invalid', 'certificateAddresses must be a list'],
+    [`${LEAST}\nrotateEvery: 30d`, 'setting-invalid', 'rotateEvery must be an object'],
+    [`${LEAST}\nrotateEvery: { identity: 30 }`, 'setting-invalid', 'rotateEvery.identity must be hours or days'],
+    [`${LEAST}\nrotateEvery: { identity: 2h }`, 'setting-invalid', 'rotateEvery.identity is too short'],
     [`${LEAST}\ndrainMs: 26000`, 'setting-invalid', 'drainMs must be a whole number from 0 to 25000'],
   ])('refuses %j and names what is wrong', (text, code, message) => {
     expect(() => parseInstallation(text, ENVIRONMENT)).toThrow(

@@ -110,16 +110,26 @@ describe('what is kept of the other kinds', () => {
     })
   })
 
-  it('is of a Node its addresses and networks, and not its images', () => {
+  it('is of a Node its addresses, networks and readiness, and not its images', () => {
     const node: V1Node = {
       metadata: { name: 'n' },
       spec: { podCIDRs: ['10.244.0.0/24'] },
-      status: { addresses: [{ type: 'InternalIP', address: '10.0.0.1' }], images: [{ names: ['a'] }] },
+      status: {
+        addresses: [{ type: 'InternalIP', address: '10.0.0.1' }],
+        conditions: [
+          { type: 'DiskPressure', status: 'False' },
+          { type: 'Ready', status: 'True', lastHeartbeatTime: new Date() },
+        ],
+        images: [{ names: ['a'] }],
+      },
     }
     expect(STRIP.Node(node)).toEqual({
       metadata: { name: 'n' },
       spec: { podCIDRs: ['10.244.0.0/24'] },
-      status: { addresses: [{ type: 'InternalIP', address: '10.0.0.1' }] },
+      status: {
+        addresses: [{ type: 'InternalIP', address: '10.0.0.1' }],
+        conditions: [{ type: 'Ready', status: 'True' }],
+      },
     })
   })
 

@@ -4,7 +4,7 @@ import { pino } from 'pino'
 import { createSigningKey } from '../../../certs/authority.ts'
 import { createServingAuthority, issueServingCertificate } from '../../../certs/serving.ts'
 import type { Cluster } from '../../../webhook/cluster.ts'
-import { createAuthority } from '../../../webhook/issuer/authority.ts'
+import { createFixedAuthority } from '../../../webhook/issuer/authority.ts'
 import { createMemoryCluster } from '../../../webhook/memory-cluster.ts'
 import { createServer, type WebhookServer } from '../../../webhook/server.ts'
 import { createWebhookSettings } from '../../../webhook/settings.ts'
@@ -28,7 +28,7 @@ async function admit(cluster: Cluster): Promise<unknown> {
   const key = createSigningKey()
   server = createServer({
     cluster,
-    authority: createAuthority([key], key),
+    authority: createFixedAuthority(key),
     tls,
     settings: createWebhookSettings({ host: '127.0.0.1', port: 0, healthPort: 0 }),
     injection: INJECTION,

@@ -83,7 +83,6 @@ describe('POST /v1/stream', () => {
     const { next } = await openStream()
     webhook.cluster.put('Pod', guardedPod({ ready: false }))
     webhook.cluster.put('Pod', guardedPod({ annotations: { 'synguard.io/mode': 'enforce' } }))
-    webhook.authority.setKeys([webhook.key], webhook.key)
     webhook.server.revoke({ uid: 'another', iatBefore: 1 })
     expect(await next()).toMatchObject({ type: 'void', void: { uid: 'another' } })
   })
@@ -97,14 +96,14 @@ describe('POST /v1/stream', () => {
   it('tells new bundles and modes', async () => {
     const { next } = await openStream()
     const prepared = createSigningKey()
-    webhook.authority.setKeys([webhook.key, prepared], webhook.key)
+    webhook.setKeys([prepared])
     const messages: (StreamMessage | undefined)[] = [await next()]
     webhook.cluster.put('Namespace', {
       metadata: { ...namespace().metadata, annotations: { 'synguard.io/mode': 'audit' } },
     })
     messages.push(await next())
     expect(messages).toEqual([
-      { type: 'bundle', bundle: trustBundle([webhook.key, prepared]) },
+      { type: 'bundle', bundle: { ...trustBundle([webhook.key, prepared]), generation: 2 } },
       { type: 'mode', mode: 'audit' },
     ])
   })

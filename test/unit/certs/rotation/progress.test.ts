@@ -1,6 +1,6 @@
 import { describe, expect, it } from '@jest/globals'
 import { EMPTY_KEYRING, PHASES } from '../../../../certs/rotation/keyring.ts'
-import { checkSchedule, nextStep, rotationStatus, scheduledAt } from '../../../../certs/rotation/progress.ts'
+import { checkSchedule, nextStep, reportKeyring, scheduledAt } from '../../../../certs/rotation/progress.ts'
 import { NOW, openFacts, play, RINGS, TIMING } from './fixtures.ts'
 
 const LATER = NOW + 100
@@ -43,23 +43,20 @@ describe('the next step', () => {
 })
 
 describe('the status', () => {
-  it('has keys by id, state and age, acknowledgements and waits, and nothing private', () => {
+  it('has keys by id, state and time, acknowledgements and waits, and nothing private', () => {
     const facts = openFacts(LATER, { expected: ['pod-1', 'pod-2'], acknowledged: new Map([['pod-1', LATER]]) })
-    const status = rotationStatus(RINGS.offered, facts)
+    const status = reportKeyring(RINGS.offered, facts)
     expect(status).toEqual({
       phase: 'offered',
       keys: [
-        { id: 'a', state: 'active', ageSeconds: 100, compromised: false },
-        { id: 'b', state: 'prepared', ageSeconds: 99, compromised: false },
+        { id: 'a', state: 'active', since: LATER - 100 },
+        { id: 'b', state: 'prepared', since: LATER - 99 },
       ],
-      sidecars: { expected: 2, acknowledged: 1 },
+      expected: 2,
+      missing: ['pod-2'],
       waits: [expect.objectContaining({ names: ['pod-2'] })],
     })
-    expect(JSON.stringify(PHASES.map((phase) => rotationStatus(RINGS[phase], facts)))).not.toContain('private')
-  })
-
-  it('has no age below zero where a clock is behind', () => {
-    expect(rotationStatus(RINGS.idle, openFacts(NOW - 90)).keys.map(({ ageSeconds }) => ageSeconds)).toEqual([0])
+    expect(JSON.stringify(PHASES.map((phase) => reportKeyring(RINGS[phase], facts)))).not.toContain('private')
   })
 })
 

@@ -9,8 +9,7 @@ import {
   servingKeyId,
 } from '../../../../certs/rotation/record.ts'
 import { advance, type RotationEvent } from '../../../../certs/rotation/transitions.ts'
-import { createTrust } from '../../../../webhook/bootstrap/secret.ts'
-import { parseTrust, serializeTrust } from '../../../../webhook/bootstrap/trust.ts'
+import { createTrust, parseTrust, serializeTrust } from './earlier-version.ts'
 import { NOW, openFacts } from './fixtures.ts'
 
 function rotated<Material>(fresh: (index: number) => { id: string; material: Material; lifetimeSeconds: number }) {

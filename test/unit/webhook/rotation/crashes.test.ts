@@ -1,7 +1,7 @@
 import { describe, expect, it } from '@jest/globals'
 import fc from 'fast-check'
+import type { RotationRequest } from '../../../../api/rotation.ts'
 import { activeKey, phaseOf } from '../../../../certs/rotation/keyring.ts'
-import type { RotationRequest } from '../../../../webhook/rotation/store.ts'
 import { createStage, type Stage, startReplica, type TestReplica } from './memory-store.ts'
 
 /** A process of a replica. */

@@ -1,14 +1,10 @@
+import type { RotationRequest, RotationStatus } from '../../../../api/rotation.ts'
 import { EMPTY_KEYRING, type Keyring } from '../../../../certs/rotation/keyring.ts'
+import { scheduledAt } from '../../../../certs/rotation/progress.ts'
 import { createKeyringHolder, type KeyringHolder } from '../../../../webhook/rotation/holder.ts'
 import { createLease } from '../../../../webhook/rotation/lease.ts'
 import { createReconciler } from '../../../../webhook/rotation/reconciler.ts'
-import type {
-  LeaseRecord,
-  ReplicaRecord,
-  RotationReport,
-  RotationRequest,
-  RotationStore,
-} from '../../../../webhook/rotation/store.ts'
+import type { LeaseRecord, LeaseStore, ReplicaRecord, RotationStore } from '../../../../webhook/rotation/store.ts'
 import { createTurn } from '../../../../webhook/rotation/turn.ts'
 
 /** An API server in memory, with two replicas that may crash or stall at any call of theirs. */
@@ -20,6 +16,7 @@ export interface Stage {
   lease: LeaseRecord | undefined
   leaseVersion: number
   request: RotationRequest | undefined
+  problems: string[]
   published: boolean
   expected: string[]
   keys: number
@@ -27,7 +24,9 @@ export interface Stage {
   /** Everything that was written but the keyring. */
   readonly told: unknown[]
   readonly history: Keyring<string>[]
-  status: RotationReport | undefined
+  status: RotationStatus | undefined
+  /** Pods that the API server has and the watch has not shown. */
+  unseen: string[]
 }
 
 export const WIT_LIFETIME_SECONDS = 3_600
@@ -42,15 +41,32 @@ const LEASE_SECONDS = 15
 
 export function createStage(): Stage {
   return {
-    ...{ elapsed: 0, ring: EMPTY_KEYRING, version: 0, lease: undefined, leaseVersion: 0, request: undefined },
-    ...{ published: true, expected: [], keys: 0, records: new Map(), told: [], history: [], status: undefined },
+    ...{
+      elapsed: 0,
+      ring: EMPTY_KEYRING,
+      version: 0,
+      lease: undefined,
+      leaseVersion: 0,
+      request: undefined,
+      problems: [],
+    },
+    ...{
+      published: true,
+      expected: [],
+      keys: 0,
+      records: new Map(),
+      told: [],
+      history: [],
+      status: undefined,
+      unseen: [],
+    },
   }
 }
 
 /** Decides what becomes of a call before it reaches the API server: a rejection, or a wait. */
 export type Before = (call: string) => Promise<void> | undefined
 
-export function createStore(stage: Stage, before: Before): RotationStore<string> {
+export function createStore(stage: Stage, before: Before): RotationStore<string> & LeaseStore {
   async function call<Result>(name: string, work: () => Result): Promise<Result> {
     await before(name)
     return work()
@@ -71,8 +87,15 @@ export function createStore(stage: Stage, before: Before): RotationStore<string>
         stage.records.set(record.name, record)
       }),
     readRecords: () => call('readRecords', () => [...stage.records.values()]),
-    readRequest: () => call('readRequest', () => stage.request),
-    listExpected: () => call('listExpected', () => [...stage.expected]),
+    forget: (names) =>
+      call('forget', () => {
+        for (const name of names) stage.records.delete(name)
+      }),
+    readRequest: () =>
+      call('readRequest', () => ({ ...(stage.request && { request: stage.request }), problems: [...stage.problems] })),
+    listExpected: () => call('listExpected', () => named([...stage.expected, ...stage.unseen])),
+    seenExpected: () => named(stage.expected),
+    readStatus: () => call('readStatus', () => stage.status),
     readPublished: () => call('readPublished', () => stage.published),
     writeStatus: (status) =>
       call('writeStatus', () => {
@@ -90,6 +113,8 @@ export function createStore(stage: Stage, before: Before): RotationStore<string>
       }),
   }
 }
+
+const named = (uids: readonly string[]) => new Map(uids.map((uid) => [uid, `shop/${uid}`]))
 
 export interface TestReplica {
   readonly name: string
@@ -118,7 +143,10 @@ export function startReplica(
       const id = `key-${stage.keys++}`
       return { id, material: `private half of ${id}` }
     },
-    ...(rotateEverySeconds !== undefined && { rotateEverySeconds }),
+    last: holder.last,
+    ...(rotateEverySeconds !== undefined && {
+      dueAt: (ring: Keyring<string>) => scheduledAt(ring, rotateEverySeconds),
+    }),
   })
   const hold = createLease({ store, name, elapsed, seconds: LEASE_SECONDS })
   return { name, holder, reconcile, turn: createTurn({ holder, hold, reconcile }) }

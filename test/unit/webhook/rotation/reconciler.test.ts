@@ -40,7 +40,11 @@ describe('two replicas', () => {
     await run(stage, replicas, 60)
     expect([keysOf(stage), stage.status]).toEqual([
       ['key-0 previous', 'key-1 active'],
-      expect.objectContaining({ phase: 'draining', request: 'r1', sidecars: { expected: 2, acknowledged: 2 } }),
+      expect.objectContaining({
+        phase: 'draining',
+        answered: { request: 'r1', outcome: 'taken' },
+        sidecars: { expected: 2, acknowledged: 2, missing: [] },
+      }),
     ])
     await run(stage, replicas, DRAINED_SECONDS)
     expect([phases(stage), keysOf(stage)]).toEqual([WHOLE, ['key-1 active']])
@@ -73,12 +77,14 @@ describe('two replicas', () => {
     await run(stage, replicas, 10)
     stage.request = { id: 'r1', type: 'abort' }
     await run(stage, replicas, 20)
-    expect(stage.status).toMatchObject({ request: 'r1', refusal: { refused: 'rotation-not-running' } })
+    expect(stage.status).toMatchObject({
+      answered: { request: 'r1', outcome: 'refused', code: 'rotation-not-running' },
+    })
     // An operator's rotation that follows is not aborted by it.
     stage.request = { id: 'r2', type: 'rotate' }
     await run(stage, replicas, 60)
     expect(phases(stage)).toEqual(['idle', 'idle', 'prepared', 'offered', 'switched', 'draining'])
-    expect(stage.status?.refusal).toBeUndefined()
+    expect(stage.status?.answered).toEqual({ request: 'r2', outcome: 'taken' })
   })
 
   it('record a longer life of identities before anything else', async () => {
@@ -90,6 +96,21 @@ describe('two replicas', () => {
 })
 
 describe('a sidecar that does not acknowledge', () => {
+  it('holds the step though the watch has not shown its Pod yet', async () => {
+    const stage = createStage()
+    Object.assign(stage, { expected: ['pod-1'], unseen: ['pod-2'] })
+    const replicas = [startReplica(stage, 'a'), startReplica(stage, 'b')]
+    await run(stage, replicas, 10)
+    stage.request = { id: 'r1', type: 'rotate' }
+    await run(stage, replicas, 60, ['pod-1'])
+    expect([phaseOf(stage.ring), stage.status?.sidecars]).toEqual([
+      'offered',
+      { expected: 2, acknowledged: 1, missing: ['shop/pod-2'] },
+    ])
+    await run(stage, replicas, 60, ['pod-1', 'pod-2'])
+    expect(phaseOf(stage.ring)).toBe('draining')
+  })
+
   it('is named with the earliest time, and holds the step until then or until an operator forces it', async () => {
     for (const isForced of [false, true]) {
       const stage = createStage()
@@ -100,8 +121,8 @@ describe('a sidecar that does not acknowledge', () => {
       await run(stage, replicas, 60, ['pod-1'])
       expect(stage.status).toMatchObject({
         phase: 'offered',
-        sidecars: { expected: 2, acknowledged: 1 },
-        waits: [{ refused: 'rotation-waits-sidecars', names: ['pod-2'] }],
+        sidecars: { expected: 2, acknowledged: 1, missing: ['shop/pod-2'] },
+        waits: [{ code: 'rotation-waits-sidecars', names: ['shop/pod-2'] }],
       })
       const offeredAt = stage.ring.keys.find(({ state }) => state === 'prepared')?.confirmed?.at ?? 0
       expect(stage.status?.waits[0]?.until).toBe(offeredAt + 3_600 + 360)
@@ -159,7 +180,7 @@ describe('a replica that crashes', () => {
       seen.push([phaseOf(stage.ring), stalled.holder.current() !== undefined])
       if (phaseOf(stage.ring) === 'prepared') {
         expect(stage.status?.waits).toMatchObject([
-          { refused: 'rotation-waits-replicas', names: expect.arrayContaining(['a']) },
+          { code: 'rotation-waits-replicas', names: expect.arrayContaining(['a']) },
         ])
       }
     }
@@ -213,6 +234,48 @@ describe('a replica that stalls', () => {
   })
 })
 
+describe('the status', () => {
+  it('says what is wrong with a request, and nothing happens by it', async () => {
+    const stage = createStage()
+    stage.problems = ['identity: is longer than 100 characters.']
+    await run(stage, [startReplica(stage, 'a')], 10)
+    expect([stage.status?.conditions, phases(stage)]).toEqual([
+      [{ code: 'rotation-request', message: 'identity: is longer than 100 characters.' }],
+      ['idle'],
+    ])
+  })
+
+  it('has the answer of another replica, and admits it where that one ended before it wrote it', async () => {
+    const stage = createStage()
+    await run(stage, [startReplica(stage, 'a')], 10)
+    stage.request = { id: 'r1', type: 'abort' }
+    await run(stage, [startReplica(stage, 'a')], 10)
+    const refused = { request: 'r1', outcome: 'refused', code: 'rotation-not-running' }
+    await run(stage, [startReplica(stage, 'b')], 60)
+    expect(stage.status?.answered).toMatchObject(refused)
+    stage.status = undefined
+    await run(stage, [startReplica(stage, 'b')], 10)
+    expect(stage.status).toMatchObject({ answered: { request: 'r1', outcome: 'unknown' } })
+  })
+
+  it('tells of a damaged Secret, with the keys that are acted by', async () => {
+    const stage = createStage()
+    let isDamaged = false
+    const error = new AuthorityError('authority-key', 'identity.json: no list.')
+    const before = (call: string) => (isDamaged && call === 'readKeyring' ? Promise.reject(error) : undefined)
+    const replica = startReplica(stage, 'a', { before })
+    await run(stage, [replica], 10)
+    isDamaged = true
+    await expect(replica.turn()).rejects.toBe(error)
+    expect(stage.status).toMatchObject({
+      phase: 'idle',
+      keys: [{ id: 'key-0', state: 'active' }],
+      waits: [],
+      conditions: [{ code: 'authority-key', message: 'identity.json: no list.' }],
+    })
+  })
+})
+
 describe('the lease', () => {
   it('is held by one replica, and goes to the other once the first is silent', async () => {
     const stage = createStage()
@@ -263,7 +326,7 @@ describe('what a replica acts by', () => {
     }
     await startReplica(stage, 'a', { before }).turn()
     const refresh = ['publish', 'readKeyring']
-    const facts = ['readRequest', 'readRecords', 'readPublished', 'listExpected']
+    const facts = ['readRequest', 'readRecords', 'readPublished']
     const step = ['readKeyring', ...facts, 'writeKeyring', 'writeStatus']
     expect(calls).toEqual([...refresh, 'readLease', 'writeLease', ...step, ...refresh])
   })
@@ -277,7 +340,7 @@ describe('what a replica acts by', () => {
     const anew = startReplica(stage, 'c')
     await run(stage, [...replicas, anew], 300)
     expect(stage.ring).toBe(EMPTY_KEYRING)
-    expect(stage.status).toMatchObject({ phase: 'none', waits: [{ refused: 'rotation-keys-lost', names: ['a', 'b'] }] })
+    expect(stage.status).toMatchObject({ phase: 'none', waits: [{ code: 'rotation-keys-lost', names: ['a', 'b'] }] })
     expect([...replicas, anew].map(({ holder }) => holder.current())).toEqual([ring, ring, undefined])
     // Once all of them were stopped, one that starts begins anew, above what was acknowledged before.
     await run(stage, [startReplica(stage, 'a')], 100)
