@@ -4,6 +4,7 @@ import { CLUSTER_CHECKS } from './checks/cluster.ts'
 import { INSTALLATION_CHECKS } from './checks/installation.ts'
 import { NAMESPACE_CHECKS } from './checks/namespaces.ts'
 import { PATH_CHECKS } from './checks/paths.ts'
+import { ROTATION_CHECKS } from './checks/rotation.ts'
 import { RUN_CHECKS } from './checks/run.ts'
 import { SIDECAR_CHECKS } from './checks/sidecars.ts'
 import type { Facts } from './facts.ts'
@@ -16,6 +17,7 @@ export const CHECKS: readonly Check[] = [
   ...INSTALLATION_CHECKS,
   ...ADMISSION_CHECKS,
   ...CERTIFICATE_CHECKS,
+  ...ROTATION_CHECKS,
   ...NAMESPACE_CHECKS,
   ...SIDECAR_CHECKS,
   ...PATH_CHECKS,

@@ -13,6 +13,7 @@ import type {
   V1ValidatingAdmissionPolicyBinding,
 } from '@kubernetes/client-node'
 import type { InjectionSettings } from '../../webhook/admission/settings.ts'
+import type { RotationViews } from '../certs/rotation.ts'
 
 /** A value, or why it could not be seen, as the end of a sentence. */
 export type Seen<Value> =
@@ -58,6 +59,7 @@ export interface InstallationFacts {
   readonly endpoints: Seen<readonly V1EndpointSlice[]>
   readonly settings: Seen<SettingsFacts>
   readonly certificates: Seen<readonly ServedCertificate[]>
+  readonly rotation: Seen<RotationViews>
   readonly policies: Seen<readonly V1ValidatingAdmissionPolicy[]>
   readonly policyBindings: Seen<readonly V1ValidatingAdmissionPolicyBinding[]>
 }
@@ -84,6 +86,7 @@ export interface NamespaceFacts {
   readonly namespace: V1Namespace
   readonly pods: Seen<readonly V1Pod[]>
   readonly ca: Seen<V1ConfigMap | undefined>
+  readonly mode: Seen<V1ConfigMap | undefined>
   readonly binding: Seen<V1RoleBinding | undefined>
   /** What the API server says to a Pod, in a dry run. */
   readonly admission: Seen<Admission>

@@ -11,6 +11,7 @@ import type { ApiClient } from '../../kubernetes/client.ts'
 import { DEFAULT_INJECTION_SETTINGS, type InjectionSettings } from '../../webhook/admission/settings.ts'
 import { WEBHOOK_CONFIGURATIONS } from '../../webhook/bootstrap/ca-bundle.ts'
 import { parseInstallation } from '../../webhook/installation.ts'
+import { readRotation } from '../certs/rotation.ts'
 import { type InstallationFacts, known, type Seen, type SettingsFacts, seen, unseen } from './facts.ts'
 import { look, lookAt, lookThrough } from './look.ts'
 import { gatherCertificates, type OpenPort } from './serving.ts'
@@ -36,7 +37,7 @@ export async function gatherInstallation(
   const namespace = givenNamespace ?? target?.namespace ?? DEFAULT_NAMESPACE
   const service = target?.name ?? DEFAULT_SERVICE
   const place = `namespaces/${namespace}`
-  const [deployments, webhookService, endpoints, policies, policyBindings] = await Promise.all([
+  const [deployments, webhookService, endpoints, policies, policyBindings, rotation] = await Promise.all([
     lookThrough<V1Deployment>(client, `/apis/apps/v1/${place}/deployments`, { labelSelector: WEBHOOK_LABEL }),
     lookAt<V1Service>(client, `/api/v1/${place}/services/${service}`),
     lookThrough<V1EndpointSlice>(client, `/apis/discovery.k8s.io/v1/${place}/endpointslices`, {
@@ -44,10 +45,11 @@ export async function gatherInstallation(
     }),
     lookThrough<V1ValidatingAdmissionPolicy>(client, `${ADMISSION}/validatingadmissionpolicies`),
     lookThrough<V1ValidatingAdmissionPolicyBinding>(client, `${ADMISSION}/validatingadmissionpolicybindings`),
+    look(() => readRotation({ client, namespace })),
   ])
   const deployment = deployments.seen ? seen(deployments.value[0]) : deployments
   const settings = await gatherSettings(client, namespace, deployment, known(webhookService))
-  const found = { configurations, deployment, webhookService, endpoints, settings, policies, policyBindings }
+  const found = { configurations, deployment, webhookService, endpoints, settings, policies, policyBindings, rotation }
   const facts = { namespace, service, ...found }
   return { ...facts, certificates: await gatherCertificates(facts, openPort) }
 }

@@ -1,5 +1,5 @@
 import type { V1ConfigMap, V1Namespace, V1Pod, V1RoleBinding } from '@kubernetes/client-node'
-import { CONFIGMAP_CA } from '../../api/names.ts'
+import { CONFIGMAP_CA, CONFIGMAP_MODE } from '../../api/names.ts'
 import type { ApiClient } from '../../kubernetes/client.ts'
 import { ApiError } from '../../kubernetes/errors.ts'
 import type { InjectionSettings } from '../../webhook/admission/settings.ts'
@@ -30,13 +30,14 @@ async function gatherNamespace(
   image: string | undefined,
 ): Promise<NamespaceFacts> {
   const name = namespace.metadata?.name ?? ''
-  const [pods, ca, binding, admission] = await Promise.all([
+  const [pods, ca, mode, binding, admission] = await Promise.all([
     lookThrough<V1Pod>(client, `/api/v1/namespaces/${name}/pods`),
     lookAt<V1ConfigMap>(client, `/api/v1/namespaces/${name}/configmaps/${CONFIGMAP_CA}`),
+    lookAt<V1ConfigMap>(client, `/api/v1/namespaces/${name}/configmaps/${CONFIGMAP_MODE}`),
     lookAt<V1RoleBinding>(client, `${RBAC}/namespaces/${name}/rolebindings/${POLICY_READER}`),
     tryAdmission(client, name, image),
   ])
-  return { namespace, pods, ca, binding, admission }
+  return { namespace, pods, ca, mode, binding, admission }
 }
 
 /** A Pod that every level of Pod Security and any quota takes: what refuses it then refuses what was put into it. */

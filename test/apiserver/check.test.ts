@@ -145,7 +145,12 @@ describe('with rules that nobody answers for', () => {
       expect.stringMatching(/^admission-policies: .*synguard-containers is missing/),
       'ca-bundle: caBundle is empty, so the API server trusts no webhook',
       'namespace-ca: shop: no ConfigMap synguard-ca, so Pods there do not start',
+      ...['identity', 'serving'].map(
+        (kind) =>
+          `key-rotation: ${SYSTEM}/synguard-rotation-status, ${kind}: is missing: no replica of the webhook has written it.`,
+      ),
       'policy-access: shop: no RoleBinding synguard-policy-reader, so sidecars read no policies',
+      'namespace-mode: shop: no ConfigMap synguard-mode, so sidecars hear of no mode',
     ])
   }, 60_000)
 })

@@ -1,7 +1,16 @@
-import { ANNOTATION_STATUS } from '../../../api/names.ts'
+import type { V1ConfigMap } from '@kubernetes/client-node'
+import {
+  ANNOTATION_BREAK_GLASS,
+  ANNOTATION_STATUS,
+  CONFIGMAP_MODE,
+  KEY_BREAK_GLASS,
+  KEY_MODE,
+} from '../../../api/names.ts'
+import { breakGlassOf, namespaceMode } from '../../../webhook/mode.ts'
 import { POLICY_READER, refusingPodSecurity } from '../../../webhook/namespaces/objects.ts'
 import { type Facts, known, type NamespaceFacts } from '../facts.ts'
 import { type Check, count, type Found, firstUnseen, listNames, mend, note, notSeen, ofSeen, ok } from '../finding.ts'
+import { injectionOf } from '../installation.ts'
 
 const nameOf = ({ namespace }: NamespaceFacts): string => namespace.metadata?.name ?? ''
 const VIOLATION = /violates PodSecurity "(?<level>[a-z]+)/
@@ -77,8 +86,60 @@ function checkBindings({ namespaces, installation }: Facts): readonly Found[] {
   })
 }
 
+/** Whether the ConfigMap that sidecars follow says what the namespace's annotations do; undefined where it is not known. */
+function saysMode(found: V1ConfigMap, { namespace }: NamespaceFacts, facts: Facts): boolean | undefined {
+  const annotations = namespace.metadata?.annotations
+  if ((found.data?.[KEY_BREAK_GLASS] ?? '') !== (breakGlassOf(annotations)?.mode ?? '')) return false
+  // A namespace that says nothing has the mode that the settings say, which may not be seen.
+  const defaultMode = injectionOf(facts.installation)?.defaults.mode
+  const [strict, lax] = (['enforce', 'off'] as const).map((mode) => namespaceMode(annotations, defaultMode ?? mode))
+  return strict === lax ? found.data?.[KEY_MODE] === strict : undefined
+}
+
+function checkModes(facts: Facts): readonly Found[] {
+  const { namespaces, installation } = facts
+  return ofSeen('the labelled namespaces', namespaces, (all) => {
+    if (all.length === 0) return []
+    const logs = `kubectl -n ${installation.namespace} logs deployment/synguard-webhook`
+    const found = all.flatMap((one) => (one.mode.seen ? [{ one, configMap: one.mode.value }] : []))
+    const missing = found.filter(({ configMap }) => configMap === undefined).map(({ one }) => nameOf(one))
+    const differing = found.filter(({ one, configMap }) => configMap && saysMode(configMap, one, facts) === false)
+    const broken = all.flatMap((one): Found[] => {
+      const glass = breakGlassOf(one.namespace.metadata?.annotations)
+      if (glass === undefined) return []
+      const message = `${nameOf(one)}: the glass is broken, nothing is refused there (${glass.mode}): ${glass.reason}`
+      return [
+        {
+          ...note(message, `kubectl annotate namespace ${nameOf(one)} ${ANNOTATION_BREAK_GLASS}-`),
+          namespace: nameOf(one),
+        },
+      ]
+    })
+    const blind = firstUnseen(all.map(({ mode }) => mode))
+    const findings = [
+      ...(missing.length === 0
+        ? []
+        : [mend(`${listNames(missing)}: no ConfigMap ${CONFIGMAP_MODE}, so sidecars hear of no mode`, logs)]),
+      ...(differing.length === 0
+        ? []
+        : [
+            mend(
+              `${listNames(differing.map(({ one }) => nameOf(one)))}: ConfigMap ${CONFIGMAP_MODE} is not what the annotations say`,
+              logs,
+            ),
+          ]),
+      ...broken,
+      ...(blind === undefined ? [] : [notSeen(`ConfigMap ${CONFIGMAP_MODE}`, blind.reason)]),
+    ]
+    return findings.length > 0
+      ? findings
+      : [ok(`${count(all.length, 'labelled namespace')} with the mode of its annotations`)]
+  })
+}
+
 export const NAMESPACE_CHECKS: readonly Check[] = [
   { name: 'pod-security', run: checkPodSecurity },
   { name: 'pod-admission', needsInstallation: true, run: checkAdmission },
   { name: 'policy-access', needsInstallation: true, run: checkBindings },
+  { name: 'namespace-mode', needsInstallation: true, run: checkModes },
 ]

@@ -14,7 +14,9 @@ import type {
   V1ValidatingAdmissionPolicyBinding,
 } from '@kubernetes/client-node'
 import { parseAllDocuments } from 'yaml'
+import type { RotationStatus } from '../../../../api/rotation.ts'
 import { createServingAuthority, issueServingCertificate, type ServingAuthority } from '../../../../certs/serving.ts'
+import type { RotationView } from '../../../../cli/certs/rotation.ts'
 import { judge } from '../../../../cli/check/checks.ts'
 import {
   type ClusterFacts,
@@ -132,10 +134,25 @@ export function namespace(
     namespace: { metadata: { name: 'shop', labels: LABELS, ...metadata } },
     pods: seen(pods),
     ca: seen({ data: { 'ca.crt': AUTHORITY.certificatePem } }),
+    mode: seen({ data: { mode: 'enforce', 'break-glass': '' } }),
     binding: seen({ roleRef: { apiGroup: '', kind: 'ClusterRole', name: 'synguard-policy-reader' }, subjects }),
     admission: seen({ kind: 'admitted', pod: guarded('synguard-check') }),
     ...change,
   }
+}
+
+/** What the webhook says of one kind of keys, and what an operator asks. */
+export function rotation(change: Partial<RotationStatus> = {}, view: Partial<RotationView> = {}): RotationView {
+  const status: RotationStatus = {
+    at: SECONDS - 5,
+    phase: 'idle',
+    keys: [{ id: 'kid-a', state: 'active', since: SECONDS - 10 * DAY }],
+    sidecars: { expected: 2, acknowledged: 2, missing: [] },
+    waits: [],
+    conditions: [],
+    ...change,
+  }
+  return { status, problems: [], ...view }
 }
 
 export interface Changes {
@@ -166,6 +183,7 @@ export function facts(changes: Changes = {}): Facts {
       ]),
       settings: seen({ kind: 'read', label: SETTINGS.namespaceLabel, injection: SETTINGS }),
       certificates: seen([SERVED]),
+      rotation: seen({ identity: rotation(), serving: rotation() }),
       policies: seen(policies()),
       policyBindings: seen(policyBindings()),
       ...changes.installation,
@@ -190,6 +208,10 @@ export const ABSENT: Partial<InstallationFacts> = {
   endpoints: seen([]),
   settings: { seen: false, reason: 'there is no Deployment of the webhook' },
   certificates: { seen: false, reason: 'no replica is ready' },
+  rotation: seen({
+    identity: { problems: ['identity: is missing.'] },
+    serving: { problems: ['serving: is missing.'] },
+  }),
 }
 
 /** `status message` of each finding of that check. */

@@ -168,3 +168,50 @@ describe('older-pods', () => {
     ])
   })
 })
+
+describe('namespace-mode', () => {
+  const modes = (data: Record<string, string> | undefined, annotations = {}, installation = {}) => {
+    const mode = seen(data === undefined ? undefined : { data })
+    return lines('namespace-mode', { namespaces: seen([namespace([], { mode }, { annotations })]), installation })
+  }
+  const unsettled = { settings: unseen('you may not get configmaps') }
+
+  it('compares the ConfigMap that sidecars follow with the annotations of the namespace', () => {
+    const isFine = ['ok 1 labelled namespace with the mode of its annotations']
+    const differs = ['fix shop: ConfigMap synguard-mode is not what the annotations say']
+    expect(modes({ mode: 'enforce', 'break-glass': '' })).toEqual(isFine)
+    expect(modes({ mode: 'audit', 'break-glass': '' }, { 'synguard.io/mode': 'audit' })).toEqual(isFine)
+    expect(modes({ mode: 'audit', 'break-glass': '' })).toEqual(differs)
+    expect(modes({ mode: 'enforce', 'break-glass': 'off' })).toEqual(differs)
+    expect(modes(undefined)).toEqual(['fix shop: no ConfigMap synguard-mode, so sidecars hear of no mode'])
+  })
+
+  it('judges no mode by settings that it could not see', () => {
+    expect(modes({ mode: 'audit', 'break-glass': '' }, {}, unsettled)[0]).toMatch(/^ok/)
+    expect(modes({ mode: 'off', 'break-glass': '' }, { 'synguard.io/mode': 'audit' }, unsettled)[0]).toMatch(/^fix/)
+    expect(modes({ mode: 'audit', 'break-glass': 'audit' }, {}, unsettled)[0]).toMatch(/^fix/)
+  })
+
+  it('tells whose glass is broken, and how to mend it', () => {
+    const annotations = { 'synguard.io/break-glass': 'off: outage 7' }
+    const namespaces = seen([
+      namespace([], { mode: seen({ data: { mode: 'enforce', 'break-glass': 'off' } }) }, { annotations }),
+    ])
+    expect(findings({ namespaces }).filter(({ check }) => check === 'namespace-mode')).toEqual([
+      {
+        check: 'namespace-mode',
+        status: 'note',
+        message: 'shop: the glass is broken, nothing is refused there (off): outage 7',
+        fix: 'kubectl annotate namespace shop synguard.io/break-glass-',
+        namespace: 'shop',
+      },
+    ])
+  })
+
+  it('says where it could not look', () => {
+    const namespaces = seen([namespace([], { mode: unseen('you may not get configmaps in the namespace shop') })])
+    expect(lines('namespace-mode', { namespaces })).toEqual([
+      'unseen ConfigMap synguard-mode could not be seen: you may not get configmaps in the namespace shop',
+    ])
+  })
+})
