@@ -7,6 +7,7 @@ import { CHECK_HELP, runCheck } from './check.ts'
 import { CliError, exitCodeOf } from './errors.ts'
 import { EXPLAIN_HELP, runExplain } from './explain.ts'
 import { INJECT_HELP, runInject } from './inject.ts'
+import { REVOKE_HELP, runRevoke } from './revoke.ts'
 import { runTry, TRY_HELP } from './try.ts'
 
 const COMMANDS: Readonly<Record<string, { run(args: readonly string[]): Promise<number>; help: string }>> = {
@@ -14,6 +15,7 @@ const COMMANDS: Readonly<Record<string, { run(args: readonly string[]): Promise<
   explain: { run: runExplain, help: EXPLAIN_HELP },
   inject: { run: runInject, help: INJECT_HELP },
   check: { run: runCheck, help: CHECK_HELP },
+  revoke: { run: runRevoke, help: REVOKE_HELP },
   certs: { run: runCerts, help: CERTS_HELP },
 }
 
@@ -21,8 +23,10 @@ const HELP = `synguard COMMAND
 
   try DIR       run manifests on this machine and print who reaches whom
   explain DIR   the same from the policy engine alone
+  explain       whether a connection comes to be on a cluster, and why: --from A --to B --port N
   inject -f F   what a file's Pods would become
   check         whether a cluster is ready for Synguard, and Synguard well in it
+  revoke        declares a Pod's identity void, takes that back, lists what is revoked
   certs         rotates its keys, and tells how far that is
 
   --help        this text, or a command's: synguard try --help

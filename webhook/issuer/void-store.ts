@@ -9,8 +9,16 @@ import { isLive } from '../directory/pod-identity.ts'
 import { WebhookError } from '../errors.ts'
 import { createWorkQueue } from '../kubernetes/work-queue.ts'
 import { applyConfigMap, configMapsPath, patchConfigMap } from './config-map.ts'
-import { answerRequest, parseEntries, type VoidEntries } from './void-entries.ts'
-import { coversRecord, endOfRecord, formatRecord, joinRecords, type VoidRecord } from './void-record.ts'
+import {
+  answerRequest,
+  formatEntry,
+  joinNotes,
+  parseEntries,
+  type VoidEntries,
+  type VoidNote,
+  type VoidRequested,
+} from './void-entries.ts'
+import { coversRecord, endOfRecord, joinRecords, type VoidRecord } from './void-record.ts'
 import type { VoidList } from './voids.ts'
 
 /** The void list in a ConfigMap: shared by all replicas, and there again after a restart. */
@@ -36,6 +44,8 @@ export interface VoidStoreOptions {
   readonly keepSeconds: number
   /** Hears of each entry that says nothing, once. */
   readonly onInvalid: (entry: VoidEntries['invalid'][number]) => void
+  /** Hears of each request that this replica answered, once its answer stands. */
+  readonly onAnswered?: (request: VoidRequested) => void
   readonly log: Logger
   /** Seconds since the epoch. */
   readonly now: () => number
@@ -93,14 +103,16 @@ export function createVoidStore(options: VoidStoreOptions): VoidStore {
     const unknown = [...entries.records].filter(([uid, record]) => !coversRecord(voids.get(uid), record))
     const pods = unknown.length === 0 ? new Map<string, V1Pod>() : livePods(cluster)
     for (const [uid, record] of unknown) takeIn(uid, record, pods.get(uid))
-    for (const { uid, request, key } of entries.requests) {
+    for (const { uid, request, key, note } of entries.requests) {
       voids.merge(uid, answerRequest(request, voids.get(uid) ?? {}, now()))
-      log.info({ key, uid, request }, 'an operator asks for a Pod')
+      log.info({ key, uid, request, ...note }, 'an operator asks for a Pod')
     }
     report(entries.invalid)
     read = true
     if (configMap === undefined) await applyConfigMap(client, namespace, name, stopping.signal)
-    else await write(configMap, changesOf(configMap.data ?? {}, entries))
+    else if (await write(configMap, changesOf(entries))) {
+      for (const request of entries.requests) options.onAnswered?.(request)
+    }
     for (const check of [...waiting]) check()
   }
 
@@ -117,31 +129,30 @@ export function createVoidStore(options: VoidStoreOptions): VoidStore {
     else voids.merge(uid, joinRecords(record, { ended: relabelled }))
   }
 
-  function changesOf(data: Readonly<Record<string, string>>, entries: VoidEntries): Record<string, string | null> {
+  function changesOf(entries: VoidEntries): Record<string, string | null> {
     const changes: Record<string, string | null> = {}
     const records = voids.records()
     for (const { key } of entries.requests) changes[key] = null
     for (const uid of entries.records.keys()) if (!records.has(uid)) changes[uid] = null
     for (const [uid, record] of records) {
-      if (coversRecord(entries.records.get(uid), record)) continue
-      if (isEnding(record)) continue
-      const notes = data[uid]?.split(/\s+/).filter((word) => word.includes('/')) ?? []
-      const asked = entries.requests.find((request) => request.uid === uid && request.key !== uid)?.key
-      if (asked !== undefined) notes.push(asked.replace('.', '/'))
-      changes[uid] = [formatRecord(record), ...new Set(notes)].join(' ')
+      const asked = entries.requests.filter((request) => request.uid === uid)
+      if (asked.length === 0 && (coversRecord(entries.records.get(uid), record) || isEnding(record))) continue
+      changes[uid] = formatEntry(record, asked.map(noteOf).reduce(joinNotes, entries.notes.get(uid) ?? NO_NOTE))
     }
     return changes
   }
 
-  /** Compare and swap: where somebody else wrote since, what they wrote is taken in first. */
-  async function write(configMap: V1ConfigMap, changes: Record<string, string | null>): Promise<void> {
-    if (Object.keys(changes).length === 0) return
+  /** Compare and swap: where somebody else wrote since (false), what they wrote is taken in first. */
+  async function write(configMap: V1ConfigMap, changes: Record<string, string | null>): Promise<boolean> {
+    if (Object.keys(changes).length === 0) return true
     const { resourceVersion = '' } = configMap.metadata ?? {}
     try {
       await patchConfigMap(client, { namespace, name, resourceVersion, data: changes, signal: stopping.signal })
+      return true
     } catch (error) {
       if (!hasStatus(error, 409) && !hasStatus(error, 404)) throw error
       again(50 + 250 * random())
+      return false
     }
   }
 
@@ -208,6 +219,13 @@ export function createVoidStore(options: VoidStoreOptions): VoidStore {
       await Promise.all([queue.stop(), reflector.stop()])
     },
   }
+}
+
+const NO_NOTE: VoidNote = { words: [] }
+
+/** What a request tells people: by name, whose it is. */
+function noteOf({ key, uid, note }: VoidRequested): VoidNote {
+  return key === uid ? note : joinNotes({ words: [key.replace('.', '/')] }, note)
 }
 
 /** All live Pods by their uid. */

@@ -1,7 +1,14 @@
 import { describe, expect, it } from '@jest/globals'
 import fc from 'fast-check'
 import type { VoidEntry } from '../../../api/identity.ts'
-import { answerRequest, parseEntries } from '../../../webhook/issuer/void-entries.ts'
+import {
+  answerRequest,
+  cleanReason,
+  formatEntry,
+  joinNotes,
+  parseEntries,
+  VOID_REQUESTS,
+} from '../../../webhook/issuer/void-entries.ts'
 import {
   coversRecord,
   endOfRecord,
@@ -82,10 +89,47 @@ describe('the entries of the ConfigMap', () => {
     const { records, requests, invalid } = parse({ [uid]: at, 'shop.web.1': ' revoke\n' })
     expect([[...records], requests, invalid]).toEqual([
       [[uid, { ended: NOW }]],
-      [{ key: 'shop.web.1', uid, request: 'revoke' }],
+      [{ key: 'shop.web.1', uid, request: 'revoke', note: { words: [] } }],
       [],
     ])
-    expect(parse({ [uid]: 'restore' }).requests).toEqual([{ key: uid, uid, request: 'restore' }])
+    expect(parse({ [uid]: 'restore' }).requests).toEqual([{ key: uid, uid, request: 'restore', note: { words: [] } }])
+  })
+
+  it('are read as they were written, with record, request, Pod and reason', () => {
+    const reason = fc.string({ unit: 'binary', maxLength: 300 }).map(cleanReason)
+    const request = fc.option(fc.constantFrom(...VOID_REQUESTS), { nil: undefined })
+    fc.assert(
+      fc.property(record, fc.subarray(['shop/web-1', 'a/b']), reason, request, (one, words, why, asked) => {
+        if (Object.keys(one).length === 0 && asked === undefined) return
+        const note = { words, ...(why !== '' && { reason: why }) }
+        const { records, notes, requests, invalid } = parse({ [uid]: formatEntry(one, note, asked) })
+        expect([invalid, notes.get(uid)]).toEqual([[], note])
+        expect(records.get(uid) ?? {}).toEqual(one)
+        expect(requests).toEqual(asked === undefined ? [] : [{ key: uid, uid, request: asked, note }])
+      }),
+    )
+  })
+
+  it('have a reason of one bounded line behind a sign of their own', () => {
+    expect(parse({ 'shop.web.1': 'revoke # its key\n was\u0007 stolen#2 ' }).requests).toEqual([
+      { key: 'shop.web.1', uid, request: 'revoke', note: { words: [], reason: 'its key was stolen#2' } },
+    ])
+    expect(cleanReason('x'.repeat(500))).toBe('x'.repeat(200))
+    expect(joinNotes({ words: ['a/b'], reason: 'first' }, { words: ['a/b', 'c/d'] })).toEqual({
+      words: ['a/b', 'c/d'],
+      reason: 'first',
+    })
+    expect(joinNotes({ words: [], reason: 'first' }, { words: [], reason: 'second' }).reason).toBe('second')
+  })
+
+  it('by name hold a request alone', () => {
+    const at = formatRecord({ voided: NOW })
+    expect(parse({ 'shop.web.1': `revoke ${at}` }).invalid).toEqual([
+      { key: 'shop.web.1', problem: 'its value is none of void, revoke, restore' },
+    ])
+    expect(parse({ [uid]: 'revoke voided@yesterday' }).invalid).toEqual([
+      { key: uid, problem: expect.stringContaining('"voided@yesterday" lacks a time') },
+    ])
   })
 
   it('name what says nothing, whatever it is', () => {
