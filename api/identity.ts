@@ -120,14 +120,16 @@ export interface StreamRequest {
   readonly bundle: readonly string[]
   /** Addresses whose directory entries the sidecar caches and wants to hear of. */
   readonly addresses: readonly string[]
-  /** As AcknowledgeRequest; absent where there is nothing to acknowledge. */
-  readonly generation?: number
+  /** As `POST /v1/acknowledge` would say it; a sidecar from before rotation says nothing. */
+  readonly acknowledge?: AcknowledgeRequest
 }
 
-/** `POST /v1/acknowledge`; the answer is an empty object. */
+/** `POST /v1/acknowledge`: which keys a sidecar holds; the answer is an empty object. */
 export interface AcknowledgeRequest {
-  /** Of the bundle that the sidecar holds; where it names a signer, only once the sidecar's identity is by that. */
-  readonly generation: number
+  /** Of its bundle; absent where that names a signer and the sidecar's identity is not by it yet. */
+  readonly generation?: number
+  /** The serving CAs by which it trusts the issuer: of each the SHA-256 of its certificate's PEM, in hex. */
+  readonly authorities: readonly string[]
 }
 
 export type StreamMessage =

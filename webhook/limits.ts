@@ -2,7 +2,7 @@
 
 /** An AdmissionReview holds the old and the new object, each up to etcd's 1.5 MiB, and grows as JSON. */
 export const MUTATE_BODY_BYTES = 8 * 1_048_576
-/** One number. */
+/** A number and some fingerprints. */
 export const ACKNOWLEDGE_BODY_BYTES = 1_024
 /** A token (below 8 KiB) and a proof (2 KiB). */
 export const IDENTITY_BODY_BYTES = 16_384

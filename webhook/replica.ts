@@ -18,6 +18,7 @@ import { persist } from './kubernetes/retry.ts'
 import { describeError } from './log.ts'
 import { createWebhookMetrics, type WebhookMetrics } from './metrics.ts'
 import { createNamespaceController } from './namespaces/controller.ts'
+import { createAcknowledgements } from './rotation/acknowledgements.ts'
 import { startRotations } from './rotation/start.ts'
 import { findIssuerUrl, type ServeOptions, serve } from './serve.ts'
 import { keepSeconds } from './server.ts'
@@ -142,7 +143,8 @@ async function startParts(
   })
   const { identity, serving: servingKeys } = keys
   const authority = createAuthority(identity.holder)
-  const shared = { voids, ledger, events, authority, serving: servingKeys.holder }
+  const { acknowledge } = createAcknowledgements(identity.holder, servingKeys)
+  const shared = { voids, ledger, events, authority, acknowledge, serving: servingKeys.holder }
   const serving = await serve({ ...options, ...shared }, issuerUrl)
   metrics.follow({
     invalidVoids: () => ledger.invalid().length,

@@ -1,7 +1,7 @@
 import type { ErrorRequestHandler, Express, Request, Response } from 'express'
 import express from 'express'
 import type { Logger } from 'pino'
-import type { ErrorResponse, IdentityResponse } from '../api/identity.ts'
+import type { AcknowledgeRequest, ErrorResponse, IdentityResponse } from '../api/identity.ts'
 import { HEADER_PROOF, HEADER_WIT } from '../api/identity.ts'
 import type { VerifiedWit } from '../certs/wit.ts'
 import { canonicalAddress, formatAddress, parseAddress, unmapAddress } from '../policy/address.ts'
@@ -22,6 +22,8 @@ export interface RoutesOptions {
   readonly authority: Authority
   readonly metrics: WebhookMetrics
   readonly log: Logger
+  /** Hears which keys a Pod's sidecar holds. */
+  readonly acknowledge: (uid: string, held: AcknowledgeRequest) => void
   /** Whether the cluster was seen in full. */
   readonly synced: () => boolean
   /** Answers an AdmissionReview; never rejects. */
@@ -114,8 +116,7 @@ export function createRoutes(options: RoutesOptions): Express {
       authenticated: true,
       bodyBytes: ACKNOWLEDGE_BODY_BYTES,
       async handle(request, response, caller) {
-        const { generation } = parseAcknowledgeRequest(request.body)
-        if (caller !== undefined) authority.acknowledge(caller.identity.uid, generation)
+        if (caller !== undefined) options.acknowledge(caller.identity.uid, parseAcknowledgeRequest(request.body))
         response.set('cache-control', 'no-store').json({})
       },
     },

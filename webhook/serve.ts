@@ -19,7 +19,8 @@ export interface Serving {
   close(): Promise<void>
 }
 
-export interface ServeOptions extends Pick<ServerOptions, 'authority' | 'voids' | 'ledger' | 'events' | 'metrics'> {
+export interface ServeOptions
+  extends Pick<ServerOptions, 'authority' | 'acknowledge' | 'voids' | 'ledger' | 'events' | 'metrics'> {
   /** Has a keyring already. */
   readonly serving: Pick<KeyringHolder<ServingAuthority>, 'last'>
   readonly installation: Installation
@@ -49,8 +50,9 @@ export async function serve(options: ServeOptions, issuerUrl: string): Promise<S
   }
   let certificate = currentCertificate()
   const settings = installation.webhook
-  const { voids, ledger, events, metrics } = options
+  const { acknowledge, voids, ledger, events, metrics } = options
   const shared = {
+    ...(acknowledge && { acknowledge }),
     ...(voids && { voids }),
     ...(ledger && { ledger }),
     ...(events && { events }),

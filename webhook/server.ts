@@ -2,7 +2,7 @@ import { X509Certificate } from 'node:crypto'
 import { createServer as createHttpsServer } from 'node:https'
 import type { V1Namespace } from '@kubernetes/client-node'
 import type { Logger } from 'pino'
-import type { VoidEntry } from '../api/identity.ts'
+import type { AcknowledgeRequest, VoidEntry } from '../api/identity.ts'
 import type { ServingCertificate } from '../certs/serving.ts'
 import { isSelected } from './admission/inject.ts'
 import { mutate } from './admission/mutate.ts'
@@ -40,6 +40,8 @@ export interface ServerOptions {
   readonly voids?: VoidList
   /** What is shared with other replicas; without it there are none. */
   readonly ledger?: Pick<Ledger, 'synced' | 'record'>
+  /** Hears which keys a Pod's sidecar holds; without it nobody waits for that. */
+  readonly acknowledge?: (uid: string, held: AcknowledgeRequest) => void
   /** Where Events go; without it none are written. */
   readonly events?: Pick<EventRecorder, 'record'>
   /** Of the process; without it there are some of their own. */
@@ -88,7 +90,9 @@ export function createServer(options: ServerOptions): WebhookServer {
   // In this order: a void is out before the Pod concerned hears that it should renew.
   const stopVoiding = voidOutdated({ cluster, voids, isGuarded, now })
   const directory = createDirectory({ cluster, isGuarded })
+  const { acknowledge = () => {} } = options
   const streams = createStreams({
+    acknowledge,
     defaultMode: injection?.defaults.mode ?? 'enforce',
     cluster,
     directory,
@@ -112,6 +116,7 @@ export function createServer(options: ServerOptions): WebhookServer {
   const metrics = options.metrics ?? createWebhookMetrics()
   metrics.follow({ streams: streams.count, voids: () => countVoids(voids) })
   const routes = createRoutes({
+    acknowledge,
     issuer,
     directory,
     streams,

@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http'
 import type { V1Pod } from '@kubernetes/client-node'
 import type { AcknowledgeRequest, Mode, PodIdentity, StreamMessage, StreamRequest, VoidEntry } from '../api/identity.ts'
+import { ROTATION_KEYS_MAX } from '../certs/limits.ts'
 import type { VerifiedWit } from '../certs/wit.ts'
 import { canonicalAddress } from '../policy/address.ts'
 import type { Cluster } from './cluster.ts'
@@ -41,6 +42,8 @@ export interface StreamsOptions {
   /** Where a namespace says nothing. */
   readonly defaultMode: Mode
   readonly random: () => number
+  /** Hears which keys a Pod's sidecar holds. */
+  readonly acknowledge: (uid: string, held: AcknowledgeRequest) => void
 }
 
 interface Stream {
@@ -60,7 +63,7 @@ interface Stream {
 const LIFETIME_JITTER = 0.2
 
 export function createStreams(options: StreamsOptions): Streams {
-  const { cluster, directory, authority, voids, settings, defaultMode, random } = options
+  const { cluster, directory, authority, voids, settings, defaultMode, random, acknowledge } = options
   const byUid = new Map<string, Set<Stream>>()
   const watchers = new Map<string, Set<Stream>>()
   const dirtyStreams = new Set<Stream>()
@@ -189,7 +192,7 @@ export function createStreams(options: StreamsOptions): Streams {
       if (found === undefined) throw new WebhookError('pod-unknown', 'The Pod of this identity is gone.')
       if (count >= STREAMS) throw new WebhookError('busy', 'Too many streams are open.')
       const bundle = authority.bundle()
-      if (request.generation !== undefined) authority.acknowledge(uid, request.generation)
+      if (request.acknowledge !== undefined) acknowledge(uid, request.acknowledge)
       const streams = byUid.get(uid) ?? new Set<Stream>()
       const [oldest] = streams
       if (streams.size >= STREAMS_PER_POD && oldest !== undefined) {
@@ -245,7 +248,7 @@ function splitVoids(entries: readonly VoidEntry[]): readonly [VoidEntry[], VoidE
 
 /** A StreamRequest out of JSON. Throws WebhookError `request-invalid`. */
 export function parseStreamRequest(body: unknown): StreamRequest {
-  const { bundle, addresses, generation } = asFields(body)
+  const { bundle, addresses, acknowledge } = asFields(body)
   if (!isTextList(bundle, STREAM_KIDS)) {
     throw new WebhookError('request-invalid', `bundle must be a list of at most ${STREAM_KIDS} kids.`)
   }
@@ -255,12 +258,19 @@ export function parseStreamRequest(body: unknown): StreamRequest {
   if (addresses.some((address) => canonicalAddress(address) !== address)) {
     throw new WebhookError('request-invalid', 'addresses must be IP addresses in canonical text.')
   }
-  return { bundle, addresses, ...(generation !== undefined && { generation: readGeneration(generation) }) }
+  return { bundle, addresses, ...(acknowledge !== undefined && { acknowledge: parseAcknowledgeRequest(acknowledge) }) }
 }
 
 /** An AcknowledgeRequest out of JSON. Throws WebhookError `request-invalid`. */
 export function parseAcknowledgeRequest(body: unknown): AcknowledgeRequest {
-  return { generation: readGeneration(asFields(body).generation) }
+  const { generation, authorities } = asFields(body)
+  if (!isTextList(authorities, ROTATION_KEYS_MAX) || !authorities.every((id) => /^[0-9a-f]{64}$/.test(id))) {
+    throw new WebhookError(
+      'request-invalid',
+      `authorities must be a list of at most ${ROTATION_KEYS_MAX} fingerprints.`,
+    )
+  }
+  return { authorities, ...(generation !== undefined && { generation: readGeneration(generation) }) }
 }
 
 function asFields(body: unknown): Record<string, unknown> {

@@ -16,15 +16,13 @@ export interface Authority {
   bundle(): TrustBundle
   /** What is shown to us is verified by these, also while the API server is away: by the last keys that were read. */
   lastBundle(): TrustBundle
-  /** Notes that a Pod's sidecar holds the bundle of that generation. */
-  acknowledge(uid: string, generation: number): void
   /** Calls `listener` with each new bundle; the result ends that. */
   subscribe(listener: (bundle: TrustBundle) => void): () => void
 }
 
 /** The authority by what a replica holds; `announce` hands the bundle to the listeners. */
 export function createAuthority(
-  holder: Pick<KeyringHolder<SigningKey>, 'current' | 'last' | 'acknowledge'>,
+  holder: Pick<KeyringHolder<SigningKey>, 'current' | 'last'>,
 ): Authority & { announce(): void } {
   const listeners = new Set<(bundle: TrustBundle) => void>()
 
@@ -41,7 +39,6 @@ export function createAuthority(
     },
     bundle: () => bundleOf(require(holder.current())),
     lastBundle: () => bundleOf(require(holder.last())),
-    acknowledge: holder.acknowledge,
     subscribe(listener) {
       listeners.add(listener)
       return () => listeners.delete(listener)
@@ -68,7 +65,6 @@ export function createFixedAuthority(key: SigningKey): Authority {
     signer: () => ({ key, lifetimeSeconds: WIT_LIFETIME_MAX_SECONDS }),
     bundle: () => bundle,
     lastBundle: () => bundle,
-    acknowledge() {},
     subscribe: () => () => {},
   }
 }

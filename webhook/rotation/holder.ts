@@ -21,7 +21,7 @@ export interface KeyringHolder<Material> {
 }
 
 export interface HolderOptions<Material> {
-  readonly store: Pick<RotationStore<Material>, 'publish' | 'readKeyring'>
+  readonly store: Pick<RotationStore<Material>, 'publish' | 'readKeyring' | 'readRecords'>
   readonly name: string
   /** Differs from every earlier process of this name. */
   readonly incarnation: string
@@ -39,8 +39,16 @@ export function createKeyringHolder<Material>(options: HolderOptions<Material>):
   let acknowledged = new Map<string, number>()
   let running: Promise<void> | undefined
 
+  /** What an earlier process of this name heard still holds, and would be lost by the first record of this one. */
+  async function inherit(): Promise<void> {
+    if (beats > 0) return
+    const earlier = (await store.readRecords()).find((record) => record.name === name)
+    acknowledged = new Map(earlier?.acknowledged)
+  }
+
   async function refresh(): Promise<void> {
     const begun = elapsed()
+    await inherit()
     beats++
     const generation = held?.generation ?? 0
     await store.publish({ name, beat: `${incarnation}.${beats}`, generation, acknowledged: [...acknowledged] })

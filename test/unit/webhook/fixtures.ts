@@ -4,7 +4,7 @@ import type { IncomingMessage, OutgoingHttpHeaders } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import type { V1Namespace, V1Pod } from '@kubernetes/client-node'
 import { pino } from 'pino'
-import { HEADER_PROOF, HEADER_WIT, type StreamMessage } from '../../../api/identity.ts'
+import { type AcknowledgeRequest, HEADER_PROOF, HEADER_WIT, type StreamMessage } from '../../../api/identity.ts'
 import { LABEL_INJECT } from '../../../api/names.ts'
 import { createSigningKey, type SigningKey } from '../../../certs/authority.ts'
 import { createRequestProof, createTokenProof } from '../../../certs/possession.ts'
@@ -92,12 +92,9 @@ function createTestKeys(key: SigningKey) {
   let generation = 1
   let isCurrent = true
   let ring = keyringOf([key], generation)
-  const acknowledged: (readonly [uid: string, generation: number])[] = []
   return {
     current: () => (isCurrent ? ring : undefined),
     last: () => ring,
-    acknowledge: (uid: string, held: number) => void acknowledged.push([uid, held]),
-    acknowledged,
     /** The first of them signs. */
     set(keys: readonly SigningKey[], more: Partial<RingKey<SigningKey>> = {}) {
       ring = keyringOf(keys, ++generation, more)
@@ -155,7 +152,19 @@ export async function startWebhook(changes: Partial<WebhookSettings> & { podWait
     directoryDelayMs: 5,
     ...settingChanges,
   })
-  const options = { cluster, authority, tls: certificate, settings, injection: INJECTION, log, now, podWaitMs }
+  const acknowledged: (readonly [uid: string, held: AcknowledgeRequest])[] = []
+  const acknowledge = (uid: string, held: AcknowledgeRequest) => void acknowledged.push([uid, held])
+  const options = {
+    cluster,
+    authority,
+    acknowledge,
+    tls: certificate,
+    settings,
+    injection: INJECTION,
+    log,
+    now,
+    podWaitMs,
+  }
   const server = createServer(options)
   const { port, healthPort } = await server.listen()
   const openStreams = new Set<IncomingMessage>()
@@ -216,6 +225,7 @@ export async function startWebhook(changes: Partial<WebhookSettings> & { podWait
       authority.announce()
     },
     keys,
+    acknowledged,
     server,
     settings,
     key,

@@ -67,29 +67,31 @@ describe('the bundle', () => {
 
 describe('what sidecars acknowledge', () => {
   it('is noted by the uid of the identity that was shown, by request and with a stream', async () => {
-    expect(await acknowledge({ generation: 12 })).toMatchObject({ status: 200, body: {} })
+    const [first, second] = [{ generation: 12, authorities: ['0'.repeat(64)] }, { authorities: [] }]
+    expect(await acknowledge({ ...first, later: 1 })).toMatchObject({ status: 200, body: {} })
     const headers = await webhook.prove(identity, '/v1/stream')
-    const body = { bundle: [], addresses: [], generation: 13 }
+    const body = { bundle: [], addresses: [], acknowledge: second }
     const stream = await webhook.open('POST', '/v1/stream', { headers, body })
     stream.destroy()
-    expect(webhook.keys.acknowledged).toEqual([
-      ['uid-web', 12],
-      ['uid-web', 13],
+    expect(webhook.acknowledged).toEqual([
+      ['uid-web', first],
+      ['uid-web', second],
     ])
   })
 
-  it.each([[{}], [{ generation: -1 }], [{ generation: 1.5 }], [{ generation: '7' }], [[]], ['text']])(
-    'is refused where it is no generation: %j',
-    async (body) => {
-      expect(await acknowledge(JSON.stringify(body))).toMatchObject({
-        status: 400,
-        body: { error: { code: 'request-invalid' } },
-      })
-      expect(webhook.keys.acknowledged).toEqual([])
-    },
-  )
+  const authorities: string[] = []
+  it.each([
+    ...[{}, { generation: -1, authorities }, { generation: 1.5, authorities }, { generation: '7', authorities }],
+    ...[[], 'text', { generation: 1, authorities: ['x'] }, { authorities: Array(9).fill('a'.repeat(64)) }],
+  ])('is refused where it is no generation: %j', async (body) => {
+    expect(await acknowledge(JSON.stringify(body))).toMatchObject({
+      status: 400,
+      body: { error: { code: 'request-invalid' } },
+    })
+    expect(webhook.acknowledged).toEqual([])
+  })
 
   it('needs an identity', async () => {
-    expect((await webhook.send('POST', '/v1/acknowledge', { body: { generation: 1 } })).status).toBe(401)
+    expect((await webhook.send('POST', '/v1/acknowledge', { body: { authorities } })).status).toBe(401)
   })
 })

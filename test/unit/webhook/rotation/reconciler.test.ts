@@ -328,7 +328,8 @@ describe('what a replica acts by', () => {
     const refresh = ['publish', 'readKeyring']
     const facts = ['readRequest', 'readRecords', 'readPublished']
     const step = ['readKeyring', ...facts, 'writeKeyring', 'writeStatus']
-    expect(calls).toEqual([...refresh, 'readLease', 'writeLease', ...step, ...refresh])
+    // At first what an earlier process of its name has heard.
+    expect(calls).toEqual(['readRecords', ...refresh, 'readLease', 'writeLease', ...step, ...refresh])
   })
 
   it('stays where the keyring is gone: none is made, and the status says what to do', async () => {
@@ -364,6 +365,18 @@ describe('what a replica acts by', () => {
       }
       expect(replica.holder.current() !== undefined).toBe(acts)
     }
+  })
+
+  it('has what an earlier process of its name heard of sidecars, which do not say it again', async () => {
+    const stage = createStage()
+    stage.expected = ['pod-1', 'pod-2']
+    const replica = startReplica(stage, 'a')
+    await run(stage, [replica], 10)
+    stage.request = { id: 'r1', type: 'rotate' }
+    await run(stage, [replica], 30, ['pod-1'])
+    expect(phaseOf(stage.ring)).toBe('offered')
+    await run(stage, [startReplica(stage, 'a')], 60, ['pod-2'])
+    expect(phaseOf(stage.ring)).toBe('draining')
   })
 
   it('publishes acknowledgements while a step may wait for them, and forgets them after', async () => {
