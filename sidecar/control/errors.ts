@@ -14,6 +14,8 @@ export const CONTROL_ERRORS = {
   'stream-silent': 'The stream missed three pings; the sidecar connects anew.',
   'state-unreadable':
     'The identity table of an earlier run was damaged: it is kept beside a new one as identities.damaged.jsonl, and the connections of its peers are ended; they connect again.',
+  'worker-silent':
+    'The packet path did not answer in time what a report needs: it was just started again, or has no time.',
   'policies-unreadable': 'The directory of policies, or a file in it, cannot be read; the last good policies stand.',
   'policies-invalid':
     'A file of policies does not parse, or two files define one policy; the last good policies stand.',

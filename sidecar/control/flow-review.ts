@@ -6,7 +6,7 @@
 import type { PodIdentity } from '../../api/identity.ts'
 import { MARK_INDEX, MARK_OWN, MARK_RELEASED, MARK_REVOKED } from '../../api/marks.ts'
 import { formatAddress } from '../../policy/address.ts'
-import type { Decision, Direction, Peer, TrafficProtocol } from '../../policy/types.ts'
+import type { Decision, Denied, Direction, Peer, TrafficProtocol } from '../../policy/types.ts'
 import { type Judge, judgeAddress } from '../datapath/judge.ts'
 import type { Conntrack, MarkUpdate } from '../netlink/conntrack.ts'
 import type { ConntrackTuple, Flow } from '../netlink/flow.ts'
@@ -68,38 +68,7 @@ export async function reviewFlows(options: FlowReviewOptions): Promise<FlowRevie
 }
 
 async function reviewOnce(options: FlowReviewOptions): Promise<FlowReview> {
-  const unknown = new Set<string>()
-  const undecided: { flow: Flow; direction: Direction }[] = []
-  const denied: { flow: Flow; direction: Direction }[] = []
-  const inUse = new Set<number>()
-  let reviewed = 0
-  // Judged as they come, and those that stay allowed not kept: there may be 100,000.
-  const listing = options.conntrack.dumpInSteps(RELEASED, (flow) => {
-    reviewed++
-    inUse.add(flow.mark & MARK_INDEX)
-    const direction = directionOf(flow, options.podAddresses)
-    if ((flow.mark & MARK_OWN) !== 0 || direction === undefined) return
-    const decision = decideFlow(options, flow, direction)
-    if (typeof decision === 'string') {
-      unknown.add(decision)
-      undecided.push({ flow, direction })
-    } else if (!decision.allowed) denied.push({ flow, direction })
-  })
-  await takeInTurns(listing)
-  // A node port's address leads on to a Service's, which may have to be asked for too.
-  for (let round = 0; unknown.size > 0 && round < ADDRESSES_OF_A_FLOW; round++) {
-    await Promise.all([...unknown].map(options.resolve))
-    unknown.clear()
-    const waiting = undecided.splice(0)
-    await inTurns(waiting, ({ flow, direction }) => {
-      const decision = decideFlow(options, flow, direction)
-      // Still unknown in the end: the issuer cannot be asked. What was allowed before stays: nothing says that it changed.
-      if (typeof decision === 'string') {
-        unknown.add(decision)
-        undecided.push({ flow, direction })
-      } else if (!decision.allowed) denied.push({ flow, direction })
-    })
-  }
+  const { reviewed, denied, inUse } = await findDenied(options)
   await takeInTurns(
     revokeInSteps(
       options,
@@ -116,6 +85,54 @@ async function reviewOnce(options: FlowReviewOptions): Promise<FlowReview> {
   }
 }
 
+/** What a judgement of running connections needs, beside the kernel's list of them. */
+export type FlowJudge = Omit<FlowReviewOptions, 'conntrack' | 'sockDiag' | 'resolve'>
+
+export interface DeniedFlow {
+  readonly flow: Flow
+  readonly direction: Direction
+  readonly decision: Denied
+}
+
+/** The released connections that are no longer allowed. */
+export async function findDenied(
+  options: FlowJudge & Pick<FlowReviewOptions, 'resolve'> & { readonly conntrack: Pick<Conntrack, 'dumpInSteps'> },
+): Promise<{ reviewed: number; denied: DeniedFlow[]; inUse: ReadonlySet<number> }> {
+  const unknown = new Set<string>()
+  const undecided: { flow: Flow; direction: Direction }[] = []
+  const denied: DeniedFlow[] = []
+  const inUse = new Set<number>()
+  let reviewed = 0
+  // Judged as they come, and those that stay allowed not kept: there may be 100,000.
+  const listing = options.conntrack.dumpInSteps(RELEASED, (flow) => {
+    reviewed++
+    inUse.add(flow.mark & MARK_INDEX)
+    const direction = directionOf(flow, options.podAddresses)
+    if ((flow.mark & MARK_OWN) !== 0 || direction === undefined) return
+    const decision = decideFlow(options, flow, direction)
+    if (typeof decision === 'string') {
+      unknown.add(decision)
+      undecided.push({ flow, direction })
+    } else if (!decision.allowed) denied.push({ flow, direction, decision })
+  })
+  await takeInTurns(listing)
+  // A node port's address leads on to a Service's, which may have to be asked for too.
+  for (let round = 0; unknown.size > 0 && round < ADDRESSES_OF_A_FLOW; round++) {
+    await Promise.all([...unknown].map(options.resolve))
+    unknown.clear()
+    const waiting = undecided.splice(0)
+    await inTurns(waiting, ({ flow, direction }) => {
+      const decision = decideFlow(options, flow, direction)
+      // Still unknown in the end: the issuer cannot be asked. What was allowed before stays: nothing says that it changed.
+      if (typeof decision === 'string') {
+        unknown.add(decision)
+        undecided.push({ flow, direction })
+      } else if (!decision.allowed) denied.push({ flow, direction, decision })
+    })
+  }
+  return { reviewed, denied, inUse }
+}
+
 async function inTurns<Item>(items: readonly Item[], take: (item: Item) => void): Promise<void> {
   function* steps(): Steps<void> {
     for (const [at, item] of items.entries()) {
@@ -127,17 +144,17 @@ async function inTurns<Item>(items: readonly Item[], take: (item: Item) => void)
 }
 
 /** The end that opened the connection tells the direction; undefined for the Pod's traffic with itself. */
-function directionOf(flow: Flow, podAddresses: ReadonlySet<string>): Direction | undefined {
+export function directionOf(flow: Flow, podAddresses: ReadonlySet<string>): Direction | undefined {
   const fromUs = podAddresses.has(formatAddress(flow.original.source))
   const toUs = podAddresses.has(formatAddress(flow.original.destination))
   if (fromUs === toUs) return undefined
   return fromUs ? 'egress' : 'ingress'
 }
 
-const VOID: Decision = { allowed: false, isolatedBy: [] }
+const VOID: Denied = { allowed: false, isolatedBy: [] }
 
 /** The decision, or the address that the directory has to be asked for first. */
-function decideFlow(options: FlowReviewOptions, flow: Flow, direction: Direction): Decision | string {
+export function decideFlow(options: FlowJudge, flow: Flow, direction: Direction): Decision | string {
   const protocol = protocolOf(flow.original)
   const port = flow.original.destinationPort
   const index = flow.mark & MARK_INDEX
@@ -161,7 +178,7 @@ function addressOf(identity: PodIdentity, family: 4 | 6): string {
   return identity.addresses.find((address) => address.includes(':') === (family === 6)) ?? ''
 }
 
-function protocolOf(tuple: ConntrackTuple): TrafficProtocol {
+export function protocolOf(tuple: ConntrackTuple): TrafficProtocol {
   if (tuple.protocol === PROTOCOL_TCP) return 'TCP'
   if (tuple.protocol === PROTOCOL_UDP) return 'UDP'
   return tuple.protocol === 132 ? 'SCTP' : 'other'

@@ -1,7 +1,10 @@
 /** Verifications that nobody waits for, before the first that somebody does: see datapath/rehearsal.ts. */
 import { mkdirSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { encodeWitSection } from '../handshake/frame.ts'
+import type { OwnIdentity } from './identity-client.ts'
 import { openIdentityTable } from './identity-table.ts'
+import type { LogSink } from './log.ts'
 import { createVerifier, type VerifierOptions } from './verifier.ts'
 
 /** As many as the packet path has: more took memory and brought nothing. */
@@ -14,6 +17,20 @@ export interface RehearsalOptions
   /** Where a table may lie meanwhile. */
   readonly directory: string
   readonly now: () => number
+}
+
+/** Rehearses with the own WIT as it was issued. Nothing depends on it: whoever meets this Pod first waits longer where it fails. */
+export async function rehearseOwn(
+  { parts, bundle, privateKey }: OwnIdentity,
+  options: Pick<RehearsalOptions, 'trustDomain' | 'issuer' | 'skewSeconds' | 'directory' | 'now'>,
+  log: Pick<LogSink, 'warn'>,
+): Promise<void> {
+  const own = () => ({ generation: 0, privateKey })
+  try {
+    await rehearseVerification({ ...options, section: encodeWitSection(parts), bundle: () => bundle, own })
+  } catch (error) {
+    log.warn({ error: (error as Error).message }, 'verifications not rehearsed')
+  }
 }
 
 /**

@@ -1,9 +1,10 @@
 /** The running connections of the Pod: reviewed when something changed that they were released by. */
 import { SKEW_SECONDS } from '../../certs/limits.ts'
 import type { GatePolicy, GateSettings } from '../datapath/gate.ts'
-import { openConntrack } from '../netlink/conntrack.ts'
+import { type Conntrack, openConntrack } from '../netlink/conntrack.ts'
 import { openSockDiag } from '../netlink/sock-diag.ts'
-import { type FlowReviewOptions, reviewFlows } from './flow-review.ts'
+import { type FlowListOptions, groupDenied, listFlows } from './flow-list.ts'
+import { type FlowJudge, type FlowReviewOptions, findDenied, reviewFlows } from './flow-review.ts'
 import type { IdentityTable } from './identity-table.ts'
 import type { LogSink } from './log.ts'
 import type { Metrics } from './metrics.ts'
@@ -27,37 +28,46 @@ export interface RunningConnectionsOptions {
   readonly log: LogSink
 }
 
+export interface RunningConnections extends Reviews {
+  /** What `synguard flows` tells of them. Throws NetlinkError. */
+  list(openedAt: FlowListOptions['openedAt']): ReturnType<typeof listFlows>
+  /** Those that the policies in force deny: they run where the mode lets them. Throws NetlinkError. */
+  listDenied(): Promise<ReturnType<typeof groupDenied>>
+}
+
 /**
  * Opens conntrack and sock_diag, and ends what an earlier run left that nothing speaks for any more. Throws NetlinkError.
  */
-export function openRunningConnections(options: RunningConnectionsOptions): Reviews {
+export function openRunningConnections(options: RunningConnectionsOptions): RunningConnections {
   const { table, podAddresses, metrics, now, log } = options
   const conntrack = openConntrack()
   const sockDiag = openSockDiag()
 
-  async function review(cause: string): Promise<void> {
+  /** What connections are judged by now. */
+  function judgeNow(witExpected: boolean): FlowJudge {
     const view = options.settings()
-    const policy = options.policy()
-    if (view.mode !== 'enforce' || !policy) return
+    return {
+      table,
+      podAddresses,
+      witExpected,
+      currentIdentity: options.currentIdentity,
+      judge: {
+        settings: view,
+        clusterNetworks: view.clusterNetworks,
+        nodeAddresses: new Set(view.nodeAddresses),
+        directory: { get: (address) => options.peers().peek(address) },
+        policy: options.policy(),
+      },
+    }
+  }
+
+  const resolve = async (address: string) => void (await options.peers().ask(address))
+
+  async function review(cause: string): Promise<void> {
+    if (options.settings().mode !== 'enforce' || !options.policy()) return
     const started = now()
-    const peers = options.peers()
     try {
-      const result = await reviewFlows({
-        conntrack,
-        sockDiag,
-        table,
-        podAddresses,
-        witExpected: cause === 'mode',
-        currentIdentity: options.currentIdentity,
-        judge: {
-          settings: view,
-          clusterNetworks: view.clusterNetworks,
-          nodeAddresses: new Set(view.nodeAddresses),
-          directory: { get: (address) => peers.peek(address) },
-          policy,
-        },
-        resolve: async (address) => void (await peers.ask(address)),
-      })
+      const result = await reviewFlows({ ...judgeNow(cause === 'mode'), conntrack, sockDiag, resolve })
       for (const direction of ['ingress', 'egress'] as const) {
         metrics.byName.revoked_flows_total.inc({ direction, cause }, result.revoked[direction])
       }
@@ -78,5 +88,25 @@ export function openRunningConnections(options: RunningConnectionsOptions): Revi
     ends: options.settings().mode === 'enforce',
   })
   if (lost > 0) log.warn({ connections: lost }, 'connections of peers that the identity table lacks')
-  return createReviews(review)
+  return {
+    ...createReviews(review),
+    list: (openedAt) => withConntrack((own) => listFlows({ ...judgeNow(false), conntrack: own, sockDiag, openedAt })),
+    async listDenied() {
+      if (!options.policy()) return { running: [], unlisted: 0 }
+      // As a change of the mode to enforce judges them: a guarded Pod has to have shown its WIT.
+      const judge = judgeNow(options.settings().mode !== 'enforce')
+      const { denied } = await withConntrack((own) => findDenied({ ...judge, conntrack: own, resolve }))
+      return groupDenied(judge, denied)
+    },
+  }
+}
+
+/** With a socket of its own: a review may be listing with the other one. */
+async function withConntrack<Result>(work: (conntrack: Conntrack) => Promise<Result>): Promise<Result> {
+  const conntrack = openConntrack()
+  try {
+    return await work(conntrack)
+  } finally {
+    conntrack.close()
+  }
 }

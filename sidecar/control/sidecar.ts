@@ -1,18 +1,16 @@
 /** The control plane of one sidecar: what it holds, what it tells the packet path, and what makes it ready. */
-import type { Mode, StreamMessage, TrustBundle, VoidEntry } from '../../api/identity.ts'
+import type { Mode, StreamMessage, VoidEntry } from '../../api/identity.ts'
 import { PATH_CREDENTIALS, PATH_STATE, QUEUE_OTHER, QUEUE_TCP } from '../../api/names.ts'
 import { SKEW_SECONDS } from '../../certs/limits.ts'
 import type { NetworkPolicy } from '../../policy/types.ts'
 import type { GateSettings } from '../datapath/gate.ts'
 import type { FromWorker } from '../datapath/messages.ts'
-import { encodeWitSection } from '../handshake/frame.ts'
 import { bundleMessage, ownMessage, subjectOf } from './briefing.ts'
 import { watchConntrackRoom } from './conntrack-room.ts'
 import { createDirectoryMirror } from './directory-mirror.ts'
 import { type Condition, createHealthServer } from './health.ts'
 import { authenticateRequest, createIdentityClient, type OwnIdentity } from './identity-client.ts'
 import { createIssuerHttp } from './issuer-http.ts'
-import { parseTrustBundle } from './issuer-messages.ts'
 import { readLimits, warnOfLimits } from './limits.ts'
 import { createLog } from './log.ts'
 import { createMetrics } from './metrics.ts'
@@ -23,12 +21,14 @@ import type { Sources } from './policies/open.ts'
 import { createPolicyView } from './policy-view.ts'
 import { conditionsOf, setReadiness } from './readiness.ts'
 import { createRefusalLog } from './refusal-log.ts'
-import { rehearseVerification } from './rehearsal.ts'
+import { rehearseOwn } from './rehearsal.ts'
+import { createReports } from './reports.ts'
 import { restoreIdentityTable } from './restore-state.ts'
 import { startRulesCheck } from './rules-check.ts'
 import { openRunningConnections } from './running-connections.ts'
 import type { SidecarSettings } from './settings.ts'
 import { createStreamClient } from './stream-client.ts'
+import { createTrustKeeper } from './trust-keeper.ts'
 import { createVerifier } from './verifier.ts'
 import { applyVoidEntry } from './void-entries.ts'
 import { startWorker } from './worker-supervisor.ts'
@@ -60,7 +60,6 @@ export async function startSidecar(settings: SidecarSettings, sources: Sources, 
   const modes = createModes(mode, setMode)
   let identity: OwnIdentity | undefined
   let generation = 0
-  let bundle: TrustBundle | undefined
   let policies: readonly NetworkPolicy[] = []
   let policiesSynced = false
   let ready = false
@@ -97,9 +96,9 @@ export async function startSidecar(settings: SidecarSettings, sources: Sources, 
     trustDomain: settings.trustDomain,
     issuer,
     skewSeconds: SKEW_SECONDS,
-    bundle: () => bundle,
+    bundle: () => trust.bundle(),
     own: () => identity && { generation, privateKey: identity.privateKey },
-    fetchBundle,
+    fetchBundle: () => trust.fetch(),
     now,
     onResult: (result) => metrics.byName.wit_verifications_total.inc({ result }),
   })
@@ -118,18 +117,23 @@ export async function startSidecar(settings: SidecarSettings, sources: Sources, 
     log,
   })
 
-  async function fetchBundle(): Promise<void> {
-    try {
-      setBundle(parseTrustBundle(await http.send({ method: 'GET', path: '/v1/bundle', timeoutMs: 5_000 })))
-    } catch (error) {
-      log.warn({ error: (error as Error).message }, 'trust bundle not fetched')
-    }
-  }
+  const reports = createReports({
+    pod: () => identity?.verified.identity ?? { ...settings.pod, labels: {} },
+    mode: () => mode,
+    tell: (message) => worker.tell(message),
+    connections: reviews,
+    policy: view.policy,
+    table,
+    currentIdentity: verifier.currentIdentity,
+    now,
+  })
 
-  function setBundle(next: TrustBundle): void {
-    bundle = next
-    worker.tell(bundleMessage(next))
-  }
+  const trust = createTrustKeeper({
+    ...{ http, authenticate, log, random, caPath: `${PATH_CREDENTIALS}/ca.crt` },
+    identityKid: () => identity?.verified.kid,
+    onBundle: (bundle) => worker.tell(bundleMessage(bundle)),
+    renew: (reason, spreadMs) => identities.renew(reason, spreadMs),
+  })
 
   // ---- the packet path ----
 
@@ -137,7 +141,7 @@ export async function startSidecar(settings: SidecarSettings, sources: Sources, 
     script: workerScript,
     data: () => ({ settings: gateSettings(), queueTcp: QUEUE_TCP, queueOther: QUEUE_OTHER }),
     briefing: () => [
-      ...(bundle ? [bundleMessage(bundle)] : []),
+      ...[trust.bundle()].flatMap((bundle) => (bundle ? [bundleMessage(bundle)] : [])),
       ...(identity ? [ownMessage(identity, generation)] : []),
       ...policyMessages(),
       { type: 'ready', ready },
@@ -173,6 +177,9 @@ export async function startSidecar(settings: SidecarSettings, sources: Sources, 
         return reviews.request(message.cause)
       case 'refusal':
         return logRefusal(message.report)
+      case 'denials':
+      case 'opened':
+        return reports.take(message)
       case 'counters': {
         const unknown = metrics.setFromSnapshot(message.values, `worker ${worker.generation()}`)
         if (unknown.length > 0) log.warn({ unknown }, 'counters without a metric')
@@ -210,13 +217,15 @@ export async function startSidecar(settings: SidecarSettings, sources: Sources, 
     random,
     log,
     onIdentity: async (next) => {
-      if (generation === 0) await rehearse(next)
+      const expected = { trustDomain: settings.trustDomain, issuer, skewSeconds: SKEW_SECONDS }
+      if (generation === 0) await rehearseOwn(next, { ...expected, directory: PATH_STATE, now }, log)
       identity = next
       generation++
       metrics.byName.identity_renewals_total.inc({ result: 'ok' })
       metrics.byName.identity_expiry_timestamp_seconds.set(next.verified.expiresAt)
-      setBundle(next.bundle)
+      trust.take(next.bundle)
       worker.tell(ownMessage(next, generation))
+      trust.identityChanged()
       applyPolicies()
       updateReady()
       stream.start()
@@ -227,22 +236,15 @@ export async function startSidecar(settings: SidecarSettings, sources: Sources, 
     },
   })
 
-  /** Nothing depends on it: whoever meets this Pod first waits longer where it fails. */
-  async function rehearse({ parts, bundle, privateKey }: OwnIdentity): Promise<void> {
-    const own = () => ({ generation: 0, privateKey })
-    const wit = { section: encodeWitSection(parts), bundle: () => bundle, own }
-    const expected = { trustDomain: settings.trustDomain, issuer, skewSeconds: SKEW_SECONDS }
-    await rehearseVerification({ ...wit, ...expected, directory: PATH_STATE, now }).catch((error: Error) =>
-      log.warn({ error: error.message }, 'verifications not rehearsed'),
-    )
-  }
-
   const stream = createStreamClient({
     http,
     authenticate,
-    holding: () => ({ bundle: bundle?.keys.map(({ kid }) => kid) ?? [], addresses: peers.addresses() }),
+    holding: () => ({ ...trust.holding(), addresses: peers.addresses() }),
     onMessage: (message, sent) => {
-      if (message.type === 'hello') peers.streamOpened(sent.addresses)
+      if (message.type === 'hello') {
+        peers.streamOpened(sent.addresses)
+        trust.acknowledged(sent.acknowledge)
+      }
       onStreamMessage(message)
     },
     onState: (connected) => {
@@ -257,14 +259,14 @@ export async function startSidecar(settings: SidecarSettings, sources: Sources, 
   function onStreamMessage(message: Exclude<StreamMessage, { type: 'ping' }>): void {
     switch (message.type) {
       case 'hello':
-        setBundle(message.bundle)
+        trust.take(message.bundle)
         modes.setOfPod(message.mode)
         for (const entry of message.voids) addVoid(entry)
         return reviewBehind('stream')
       case 'renew':
         return identities.renew('labels changed', RENEWAL_SPREAD_MILLISECONDS)
       case 'bundle':
-        return setBundle(message.bundle)
+        return trust.take(message.bundle)
       case 'void':
         return addVoid(message.void) ? reviewBehind('void') : undefined
       case 'directory':
@@ -347,6 +349,7 @@ export async function startSidecar(settings: SidecarSettings, sources: Sources, 
         return metrics.registry.metrics()
       },
     },
+    documents: reports.documents,
   })
   startRulesCheck({
     refusal: settings.refusal,

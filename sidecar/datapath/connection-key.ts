@@ -27,6 +27,25 @@ export function tupleKey(bytes: Buffer, packet: Packet, inbound: boolean): Conne
   return tuple
 }
 
+/** A connection's ends as conntrack has them: addresses of 4 or 16 bytes. */
+export interface ConnectionEnds {
+  readonly local: Uint8Array
+  readonly localPort: number
+  readonly remote: Uint8Array
+  readonly remotePort: number
+}
+
+/** The same name as tupleKey() gives its packets. Valid until the next call of either. */
+export function endsKey({ local, localPort, remote, remotePort }: ConnectionEnds): ConnectionKey {
+  let end = 0
+  for (const address of [local, remote]) {
+    for (let i = 0; i < address.length; i += 4) tuple.words[end++] = readUint32(address, i)
+  }
+  tuple.words[end++] = (localPort << 16) | remotePort
+  tuple.length = end
+  return tuple
+}
+
 /** Names a SYN by its tuple and its sequence number. Valid until the next call. */
 export function connectionKey(bytes: Buffer, packet: Packet, inbound: boolean, isn: number): ConnectionKey {
   const end = writeTuple(bytes, packet, inbound, connection.words)

@@ -14,7 +14,7 @@ import type { KnownPeer } from './peers.ts'
  */
 export function applyMessage(
   gate: Gate,
-  message: Exclude<ToWorker, { type: 'barrier' | 'denials' }>,
+  message: Exclude<ToWorker, { type: 'barrier' | 'denials' | 'opened' }>,
 ): string | undefined {
   switch (message.type) {
     case 'settings':

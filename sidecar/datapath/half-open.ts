@@ -25,6 +25,8 @@ export interface HalfOpen {
   repeats: number
   /** Its denial was told: audit tells of a connection once. */
   told: boolean
+  /** Seconds since 1970: when its SYN came. */
+  openedAt: number
   /** nonce_c of the last SYN, and of the first that was answered, lie at these offsets of `nonces`. */
   readonly nonces: Buffer
   readonly nonceAt: number
@@ -62,6 +64,7 @@ const SERVER_ISN_AT = 8
 const REPEATS_AT = 12
 const REPEATED_AT = 16
 const TOLD_AT = 24
+const OPENED_AT = 28
 const NONCE_AT = 32
 const FIRST_NONCE_AT = NONCE_AT + NONCE_BYTES
 
@@ -143,6 +146,13 @@ class ShownSlot implements HalfOpen {
     this.nonces[this.slot * RECORD_BYTES + TOLD_AT] = value ? 1 : 0
   }
 
+  get openedAt(): number {
+    return this.words[(this.slot * RECORD_BYTES + OPENED_AT) >> 2] as number
+  }
+  set openedAt(value: number) {
+    this.words[(this.slot * RECORD_BYTES + OPENED_AT) >> 2] = value
+  }
+
   get peer(): KnownPeer | undefined {
     return this.peers[this.slot]
   }
@@ -203,6 +213,7 @@ export function createHalfOpenRing(capacity: number, seed: HashSeed): HalfOpenRi
       shown.repeatedAt = 0
       shown.repeats = 0
       shown.told = false
+      shown.openedAt = 0
       return shown
     },
     size: byKey.size,

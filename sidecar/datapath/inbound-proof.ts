@@ -53,6 +53,7 @@ export function handleProof(gate: Gate, bytes: Buffer, packet: Packet, frame: Fr
     const claimed = gate.halfOpen.claim(connectionKey(bytes, packet, true, clientIsn))
     claimed.kind = 'identified'
     claimed.clientIsn = clientIsn
+    claimed.openedAt = gate.nowMilliseconds / 1000
     gate.halfOpen.answer(tuple, serverIsn)
     noteProof(gate, claimed, peer)
     return pass(outcome, packetBytes)

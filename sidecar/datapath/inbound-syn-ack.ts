@@ -64,6 +64,8 @@ export function handleSynAck(gate: Gate, mark: number, bytes: Buffer, packet: Pa
     if (denies(gate, bytes, packet, { ...denial, isAnswer: true, port: verified.serverPort })) {
       return onReleased ? drop(outcome, 'policy') : refuseSynAck(bytes, packet, outcome)
     }
+    // At once: it may be held for its row, and come back.
+    if (syn) syn.told = true
   }
   const index = indexOf(gate, bytes, packet, found)
   if (index === undefined) {
@@ -72,10 +74,7 @@ export function handleSynAck(gate: Gate, mark: number, bytes: Buffer, packet: Pa
   }
   // A repeated SYN-ACK asks for the proof again; another Pod's does not change whose connection this is.
   if (onReleased && (mark & MARK_INDEX) !== index) return drop(outcome, 'mac')
-  if (syn) {
-    syn.released = true
-    syn.told = !decision.allowed
-  }
+  if (syn) syn.released = true
   if (!onReleased) gate.counters.released('egress', 'identified')
   const packetBytes = stripPayload(bytes, packet, outcome.packet)
   if (onReleased && syn && syn.repeatedSynAcks++ === 0) {

@@ -147,5 +147,6 @@ function claim(gate: Gate, packet: Packet, key: ConnectionKey, kind: HalfOpen['k
   const slot = gate.halfOpen.claim(key)
   slot.kind = kind
   slot.clientIsn = packet.sequence
+  slot.openedAt = gate.nowMilliseconds / 1000
   return slot
 }

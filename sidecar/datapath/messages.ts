@@ -4,6 +4,7 @@ import type { DirectoryEntry, PodIdentity } from '../../api/identity.ts'
 import type { PublicJwk } from '../../certs/authority.ts'
 import type { NetworkPolicy, Subject } from '../../policy/types.ts'
 import type { Refusal } from '../handshake/reasons.ts'
+import type { ConnectionEnds } from './connection-key.ts'
 import type { CounterValues } from './counters.ts'
 import type { DenialSnapshot } from './denials.ts'
 import type { GateSettings, RefusalReport } from './gate.ts'
@@ -77,7 +78,9 @@ export type ToWorker =
   /** All that was sent before is in force, and no verdict from before it is on its way, once this is answered. */
   | { readonly type: 'barrier'; readonly cause: string }
   /** Asks for the table of denials. */
-  | { readonly type: 'denials' }
+  | { readonly type: 'denials'; readonly id: number }
+  /** Asks when these connections began. */
+  | { readonly type: 'opened'; readonly id: number; readonly connections: readonly ConnectionEnds[] }
 
 export type FromWorker =
   | { readonly type: 'bound'; readonly queueFd: number; readonly rawFds: readonly number[] }
@@ -87,6 +90,8 @@ export type FromWorker =
   /** Answers `barrier`. */
   | { readonly type: 'reached'; readonly cause: string }
   | { readonly type: 'refusal'; readonly report: RefusalReport }
-  /** Answers `denials`. */
-  | { readonly type: 'denials'; readonly snapshot: DenialSnapshot }
+  /** Answers `denials`; `since`, in milliseconds since 1970, is when the table was made. */
+  | { readonly type: 'denials'; readonly id: number; readonly snapshot: DenialSnapshot; readonly since: number }
+  /** Answers `opened`, in its order: seconds since 1970, 0 where it is not remembered. */
+  | { readonly type: 'opened'; readonly id: number; readonly at: readonly number[] }
   | { readonly type: 'counters'; readonly values: CounterValues }

@@ -5,6 +5,7 @@
  */
 import type { Direction } from '../../policy/types.ts'
 import type { Packet } from '../packet/decode.ts'
+import { tupleKey } from './connection-key.ts'
 import { byPolicy, denies } from './denial.ts'
 import type { Gate } from './gate.ts'
 import { decideIdentified, judgeAddress } from './judge.ts'
@@ -34,9 +35,10 @@ export function judgeMidstream(
   const known = gate.peers.findByAddress(bytes, remoteAt, remoteAt + packet.addressBytes)
   if (known && known.refused === '' && known.expiresAt * 1000 > gate.nowMilliseconds) {
     const decision = decideIdentified(gate, direction, known, packet.family, port)
-    const denial = { ...byPolicy(direction, known, packet, decision, false), isAnswer }
-    if (!decision.allowed && denies(gate, bytes, packet, denial)) {
-      return refuse(outcome, 'policy')
+    if (!decision.allowed) {
+      const isTold = wasTold(gate, inbound, bytes, packet)
+      const denial = { ...byPolicy(direction, known, packet, decision, isTold), isAnswer }
+      if (denies(gate, bytes, packet, denial)) return refuse(outcome, 'policy')
     }
     return release(outcome, known.index)
   }
@@ -46,8 +48,15 @@ export function judgeMidstream(
     return needAddress(outcome, judgement.address)
   }
   const { decision, refusal } = judgement
-  if (!decision.allowed && denies(gate, bytes, packet, { direction, isAnswer, ...judgement })) {
-    return refuse(outcome, refusal)
+  if (!decision.allowed) {
+    const isTold = wasTold(gate, inbound, bytes, packet)
+    if (denies(gate, bytes, packet, { direction, isAnswer, isTold, ...judgement })) return refuse(outcome, refusal)
   }
   release(outcome, 0)
+}
+
+/** True where the denial of the connection was told at its handshake, as far as that is remembered. */
+function wasTold(gate: Gate, inbound: boolean, bytes: Buffer, packet: Packet): boolean {
+  const tuple = tupleKey(bytes, packet, inbound)
+  return (gate.recentSyns.find(tuple) ?? gate.halfOpen.findAnswered(tuple))?.told === true
 }

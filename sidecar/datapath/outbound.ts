@@ -60,7 +60,7 @@ function handleSyn(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome):
     if (!leadsTo(dialled, gate.own.uid)) judged = judgeSyn(gate, false, bytes, packet, outcome)
     if (judged === 'stopped') return
   }
-  const syn = gate.recentSyns.note(tupleKey(bytes, packet, false), packet.sequence)
+  const syn = gate.recentSyns.note(tupleKey(bytes, packet, false), packet.sequence, gate.nowMilliseconds)
   if (judged === 'tolerated') syn.told = true
   const plain =
     (syn.sent >= PLAIN_SYN_FROM && syn.sent % 2 === 1) ||
@@ -94,7 +94,7 @@ function judgeSyn(gate: Gate, witExpected: boolean, bytes: Buffer, packet: Packe
 function handleSynToOutside(gate: Gate, bytes: Buffer, packet: Packet, outcome: Outcome): void {
   const judged = judgeSyn(gate, true, bytes, packet, outcome)
   if (judged === 'stopped') return
-  const syn = gate.recentSyns.note(tupleKey(bytes, packet, false), packet.sequence)
+  const syn = gate.recentSyns.note(tupleKey(bytes, packet, false), packet.sequence, gate.nowMilliseconds)
   if (judged === 'tolerated') syn.told = true
   pass(outcome)
 }

@@ -12,6 +12,8 @@ export interface RecentSyn {
   released: boolean
   /** Its denial was told: audit tells of a connection once. */
   told: boolean
+  /** Seconds since 1970: when it was first seen. */
+  readonly openedAt: number
   /** Bytes of the frame that it was sent with, or 0. */
   readonly frameBytes: number
   readonly window: number
@@ -28,7 +30,7 @@ export interface RecentSyn {
 /** One object shows whichever SYN was noted or found last: it is valid until the next call of either. */
 export interface RecentSyns {
   /** Notes a SYN and returns its record; a new sequence number is a new connection on the same tuple. */
-  note(tuple: ConnectionKey, isn: number): RecentSyn
+  note(tuple: ConnectionKey, isn: number, nowMilliseconds: number): RecentSyn
   find(tuple: ConnectionKey): RecentSyn | undefined
 }
 
@@ -42,7 +44,8 @@ const WINDOW_SCALE = 5
 const REPEATED_SYN_ACKS = 6
 const OPTIONS_BYTES = 7
 const TOLD = 8
-const OPTIONS = 9
+const OPENED_AT = 9
+const OPTIONS = 10
 const RECORD_WORDS = OPTIONS + MAXIMUM_OPTIONS_BYTES / 4
 
 /** Shows one record of all; a class, as V8 compiles its accessors like fields. */
@@ -82,6 +85,10 @@ class ShownSyn implements RecentSyn {
     this.words[this.at + TOLD] = value ? 1 : 0
   }
 
+  get openedAt(): number {
+    return this.words[this.at + OPENED_AT] as number
+  }
+
   get frameBytes(): number {
     return this.words[this.at + FRAME_BYTES] as number
   }
@@ -116,9 +123,10 @@ class ShownSyn implements RecentSyn {
   }
 
   /** Begins a record anew. */
-  begin(isn: number): void {
+  begin(isn: number, nowMilliseconds: number): void {
     for (let i = 0; i < OPTIONS; i++) this.words[this.at + i] = 0
     this.words[this.at + ISN] = isn
+    this.words[this.at + OPENED_AT] = nowMilliseconds / 1000
   }
 }
 
@@ -133,12 +141,12 @@ export function createRecentSyns(capacity: number, seed: HashSeed): RecentSyns {
       shown.at = slot * RECORD_WORDS
       return shown
     },
-    note(tuple, isn) {
+    note(tuple, isn, now) {
       const known = ring.find(tuple)
       shown.at = known * RECORD_WORDS
       if (known === -1 || shown.isn !== isn) {
         shown.at = ring.claim(tuple) * RECORD_WORDS
-        shown.begin(isn)
+        shown.begin(isn, now)
       }
       shown.sent++
       return shown

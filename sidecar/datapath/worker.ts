@@ -35,11 +35,11 @@ import {
   RECEIVE_BUFFER_BYTES,
   RECEIVE_TIMEOUT_MILLISECONDS,
 } from './bounds.ts'
-import { keyText, tupleKey } from './connection-key.ts'
+import { type ConnectionEnds, endsKey, keyText, tupleKey } from './connection-key.ts'
 import { applyMessage } from './control-messages.ts'
 import { handleDatagram } from './datagrams.ts'
 import { denies } from './denial.ts'
-import { createGate } from './gate.ts'
+import { createGate, type Gate } from './gate.ts'
 import { createHeldPackets, type HeldPacket } from './held.ts'
 import { handleInbound } from './inbound.ts'
 import type { FromWorker, ToWorker, WorkerData } from './messages.ts'
@@ -49,6 +49,12 @@ import { rehearse } from './rehearsal.ts'
 import { openSockets } from './sockets.ts'
 
 const COUNTERS_MILLISECONDS = 1_000
+
+/** When a connection's handshake began, in seconds since 1970; 0 where it is not remembered. */
+function openedAt({ recentSyns, halfOpen }: Gate, ends: ConnectionEnds): number {
+  const key = endsKey(ends)
+  return recentSyns.find(key)?.openedAt ?? halfOpen.findAnswered(key)?.openedAt ?? 0
+}
 
 /** Runs for ever. Throws NetlinkError where the queues cannot be bound. */
 function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
@@ -65,6 +71,7 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
     sockets: openSockets(),
     report: (report) => tell({ type: 'refusal', report }),
   })
+  const since = Date.now()
   const held = createHeldPackets(MAXIMUM_HELD_PACKETS, (evicted) => {
     drop(outcome, 'busy')
     answer(evicted.queue, evicted.id)
@@ -180,7 +187,11 @@ function run(data: WorkerData, port: NonNullable<typeof parentPort>): never {
       if (next === undefined) return
       const message = next.message
       if (message.type === 'denials') {
-        tell({ type: 'denials', snapshot: gate.denials.snapshot() })
+        tell({ type: 'denials', id: message.id, snapshot: gate.denials.snapshot(), since })
+        continue
+      }
+      if (message.type === 'opened') {
+        tell({ type: 'opened', id: message.id, at: message.connections.map((ends) => openedAt(gate, ends)) })
         continue
       }
       if (message.type === 'barrier') {

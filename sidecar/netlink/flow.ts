@@ -28,7 +28,12 @@ export const CTA_STATUS = 3
 export const CTA_PROTOINFO = 4
 export const CTA_TIMEOUT = 7
 export const CTA_MARK = 8
+export const CTA_COUNTERS_ORIG = 9
+export const CTA_COUNTERS_REPLY = 10
+export const CTA_TIMESTAMP = 20
 export const CTA_MARK_MASK = 21
+export const CTA_COUNTERS_BYTES = 2
+export const CTA_TIMESTAMP_START = 1
 export const CTA_TUPLE_IP = 1
 export const CTA_TUPLE_PROTO = 2
 export const CTA_IP_V4_SRC = 1
@@ -54,6 +59,7 @@ export const TCP_CONNTRACK_SYN_SENT = 1
 export const IP_CT_TCP_FLAG_BE_LIBERAL = 0x08
 export const TCP_CONNTRACK_SYN_RECV = 2
 export const TCP_CONNTRACK_ESTABLISHED = 3
+export const TCP_CONNTRACK_LAST_ACK = 6
 export const TCP_CONNTRACK_CLOSE = 8
 
 /** One direction of a connection. Addresses are 4 or 16 bytes; ports are 0 where the protocol has none. */
@@ -78,6 +84,10 @@ export interface Flow {
   readonly status: number
   /** TCP_CONNTRACK_*; undefined for other protocols. */
   readonly tcpState: number | undefined
+  /** Bytes of packets with their headers, where nf_conntrack_acct was on when the entry was made. */
+  readonly bytes?: { readonly original: number; readonly reply: number }
+  /** Nanoseconds since 1970, where nf_conntrack_timestamp was on. */
+  readonly startedAtNanoseconds?: number
 }
 
 /** Dump filter: entries with (mark & mask) == mark. The kernel applies it. */
@@ -131,6 +141,12 @@ function decodeTcpState(b: Uint8Array, at: number, end: number): number | undefi
   return state < 0 ? undefined : (b[state] as number)
 }
 
+/** The 64-bit number of attribute `type` within the attribute at `at`, or undefined. */
+function decodeU64(b: Uint8Array, at: number, end: number, type: number): number | undefined {
+  const data = dataOf(b, at, end, type, 8)
+  return data < 0 ? undefined : readU32BE(b, data) * 2 ** 32 + readU32BE(b, data + 4)
+}
+
 /** The connection in the message at `at`, or undefined where it is none or lacks a tuple. */
 export function decodeFlow(b: Uint8Array, at: number, end: number): Flow | undefined {
   const bytes = messageBytes(b, at, end)
@@ -142,6 +158,9 @@ export function decodeFlow(b: Uint8Array, at: number, end: number): Flow | undef
   let mark = 0
   let status = 0
   let tcpState: number | undefined
+  let originalBytes: number | undefined
+  let replyBytes: number | undefined
+  let startedAtNanoseconds: number | undefined
   let i = at + NLMSG_HEADER_BYTES + NFGEN_HEADER_BYTES
   for (; attributeBytes(b, i, messageEnd) !== 0; i = nextAttribute(b, i, messageEnd)) {
     const data = i + NLA_HEADER_BYTES
@@ -152,8 +171,21 @@ export function decodeFlow(b: Uint8Array, at: number, end: number): Flow | undef
     else if (type === CTA_PROTOINFO) tcpState = decodeTcpState(b, data, dataEnd)
     else if (type === CTA_MARK && dataEnd - data >= 4) mark = readU32BE(b, data)
     else if (type === CTA_STATUS && dataEnd - data >= 4) status = readU32BE(b, data)
+    else if (type === CTA_COUNTERS_ORIG) originalBytes = decodeU64(b, data, dataEnd, CTA_COUNTERS_BYTES)
+    else if (type === CTA_COUNTERS_REPLY) replyBytes = decodeU64(b, data, dataEnd, CTA_COUNTERS_BYTES)
+    else if (type === CTA_TIMESTAMP) startedAtNanoseconds = decodeU64(b, data, dataEnd, CTA_TIMESTAMP_START)
   }
-  return original === undefined || reply === undefined ? undefined : { original, reply, mark, status, tcpState }
+  if (original === undefined || reply === undefined) return undefined
+  return {
+    original,
+    reply,
+    mark,
+    status,
+    tcpState,
+    ...(originalBytes !== undefined &&
+      replyBytes !== undefined && { bytes: { original: originalBytes, reply: replyBytes } }),
+    ...(startedAtNanoseconds !== undefined && { startedAtNanoseconds }),
+  }
 }
 
 /** The nested attribute (CTA_TUPLE_ORIG or CTA_TUPLE_REPLY) for a tuple. */

@@ -209,7 +209,7 @@ describe('what the packet path remembers', () => {
       [a, 2],
       [c, 1],
     ] as const)
-      syns.note(keyOf(tuple), isn)
+      syns.note(keyOf(tuple), isn, 0)
     expect([a, b, c].map((tuple) => syns.find(keyOf(tuple))?.isn)).toEqual([2, undefined, 1])
   })
 })

@@ -139,7 +139,7 @@ describe('a handshake between two guarded Pods', () => {
     const c = connect(client, server)
     await settle(server, 'in', (await settle(client, 'out', fromClient(c, SYN))).packet)
     const synAck = (await settle(server, 'out', fromServer(c, SYN_ACK))).packet
-    for (let i = 0; i < MAXIMUM_RECENT_SYNS; i++) client.gate.recentSyns.note(keyOf(1, i), i)
+    for (let i = 0; i < MAXIMUM_RECENT_SYNS; i++) client.gate.recentSyns.note(keyOf(1, i), i, 0)
     const { action, mark, reply } = await settle(client, 'in', synAck)
     expect({ action, proved: mark & MARK_PROVED }).toEqual({ action: 'release', proved: 0 })
     expect(judge(server, 'in', reply ?? Buffer.alloc(0)).action).toBe('release')
