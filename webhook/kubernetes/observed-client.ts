@@ -12,6 +12,7 @@ const RESOURCES = [
   'secrets',
   'configmaps',
   'events',
+  'leases',
   'clusterroles',
   'rolebindings',
   'mutatingwebhookconfigurations',
