@@ -4,8 +4,10 @@ import { pino } from 'pino'
 import { createSigningKey } from '../certs/authority.ts'
 import { createServingAuthority, issueServingCertificate } from '../certs/serving.ts'
 import { createFixedAuthority } from '../webhook/issuer/authority.ts'
+import { answerRequest } from '../webhook/issuer/void-entries.ts'
+import { createVoidList, type VoidList } from '../webhook/issuer/voids.ts'
 import { createMemoryCluster } from '../webhook/memory-cluster.ts'
-import { createServer, type WebhookServer } from '../webhook/server.ts'
+import { createServer, keepSeconds, type WebhookServer } from '../webhook/server.ts'
 import { createWebhookSettings } from '../webhook/settings.ts'
 import { applyAdmission, createReview } from './admit.ts'
 import { answerChannel } from './channel.ts'
@@ -16,6 +18,7 @@ const nowSeconds = () => Math.floor(Date.now() / 1000)
 
 interface Started {
   readonly webhook: WebhookServer
+  readonly voids: VoidList
   readonly address: string
   readonly port: number
   readonly serverName: string
@@ -34,20 +37,23 @@ async function start(request: Extract<ControlPlaneRequest, { do: 'start' }>): Pr
   const { address, port, serverName, injection, witLifetimeSeconds } = request
   const now = nowSeconds()
   const ca = createServingAuthority({ now, lifetimeSeconds: DAY_SECONDS })
+  const settings = createWebhookSettings({
+    port,
+    trustDomain: injection.trustDomain,
+    ...(witLifetimeSeconds !== undefined && { witLifetimeSeconds }),
+  })
+  const voids = createVoidList({ now: nowSeconds, keepSeconds: keepSeconds(settings) })
   const webhook = createServer({
     cluster,
+    voids,
     authority: createFixedAuthority(createSigningKey()),
     tls: issueServingCertificate(ca, { names: [serverName], addresses: [address], now, lifetimeSeconds: DAY_SECONDS }),
-    settings: createWebhookSettings({
-      port,
-      trustDomain: injection.trustDomain,
-      ...(witLifetimeSeconds !== undefined && { witLifetimeSeconds }),
-    }),
+    settings,
     injection,
     log: pino({ level: process.env.SYNGUARD_LAB_LOG_LEVEL ?? 'info' }),
   })
   await webhook.listen()
-  started = { webhook, address, port, serverName, caCertificatePem: ca.certificatePem }
+  started = { webhook, voids, address, port, serverName, caCertificatePem: ca.certificatePem }
   return { caCertificatePem: ca.certificatePem }
 }
 
@@ -101,6 +107,11 @@ async function perform(request: ControlPlaneRequest): Promise<unknown> {
     case 'revoke':
       requireStarted().webhook.revoke(request.entry)
       return null
+    case 'requestVoid': {
+      const { voids } = requireStarted()
+      voids.merge(request.uid, answerRequest(request.request, voids.get(request.uid) ?? {}, nowSeconds()))
+      return null
+    }
   }
 }
 

@@ -3,6 +3,7 @@ import type { V1Pod } from '@kubernetes/client-node'
 import type { VoidEntry } from '../api/identity.ts'
 import type { InjectionSettings } from '../webhook/admission/settings.ts'
 import type { ClusterKind, ClusterKinds } from '../webhook/cluster.ts'
+import type { VoidRequest } from '../webhook/issuer/void-entries.ts'
 
 export type ControlPlaneRequest =
   /** Starts the webhook; answers once it listens. */
@@ -28,6 +29,8 @@ export type ControlPlaneRequest =
   | { readonly do: 'admit'; readonly pod: V1Pod }
   /** Declares WITs void, as an operator does. */
   | { readonly do: 'revoke'; readonly entry: VoidEntry }
+  /** Asks for a Pod what an operator asks in the void list, and answers it as a replica does. */
+  | { readonly do: 'requestVoid'; readonly uid: string; readonly request: VoidRequest }
 
 export type ControlPlaneAnswers = {
   readonly start: { readonly caCertificatePem: string }
@@ -36,4 +39,5 @@ export type ControlPlaneAnswers = {
   readonly mintToken: string
   readonly admit: V1Pod
   readonly revoke: null
+  readonly requestVoid: null
 }

@@ -5,6 +5,7 @@ import type { V1Pod } from '@kubernetes/client-node'
 import type { VoidEntry } from '../api/identity.ts'
 import type { InjectionSettings } from '../webhook/admission/settings.ts'
 import type { ClusterKind, ClusterKinds } from '../webhook/cluster.ts'
+import type { VoidRequest } from '../webhook/issuer/void-entries.ts'
 import { createChannel } from './channel.ts'
 import type { ControlPlaneAnswers, ControlPlaneRequest } from './control-plane-protocol.ts'
 import { LAB_ISSUER } from './injection.ts'
@@ -19,6 +20,8 @@ export interface ControlPlane {
   /** The Pod as the webhook makes it; throws `lab-admission`. */
   admit(pod: V1Pod): Promise<V1Pod>
   revoke(entry: VoidEntry): Promise<void>
+  /** What an operator asks for a Pod by `synguard revoke`. */
+  requestVoid(uid: string, request: VoidRequest): Promise<void>
 }
 
 export interface ControlPlaneOptions {
@@ -74,6 +77,9 @@ export async function startControlPlane(
     },
     async revoke(entry) {
       await channel.ask({ do: 'revoke', entry })
+    },
+    async requestVoid(uid, request) {
+      await channel.ask({ do: 'requestVoid', uid, request })
     },
   }
 }

@@ -6,6 +6,7 @@ import { ANNOTATION_MODE, CONTAINER_SIDECAR } from '../../api/names.ts'
 import { compile } from '../../policy/compile.ts'
 import type { NetworkPolicy } from '../../policy/types.ts'
 import type { NamespaceMode } from '../../sidecar/control/namespace-mode.ts'
+import { quarantine } from '../../sidecar/control/quarantine.ts'
 import { parseSettings, type SidecarSettings } from '../../sidecar/control/settings.ts'
 import { createGatePolicy } from '../../sidecar/datapath/gate.ts'
 import type { Judge } from '../../sidecar/datapath/judge.ts'
@@ -25,9 +26,9 @@ export interface Guard {
   readonly modeBy?: string
   /** Whether its sidecar is ready. */
   readonly ready: boolean
-  /** An operator revoked the Pod: nobody who guards himself accepts its identity. */
+  /** An operator revoked the Pod: no other guarded Pod accepts its identity, and its own sidecar lets nothing pass. */
   readonly revoked: boolean
-  /** Of its namespace. */
+  /** Of its namespace, or that of a revoked Pod. */
   readonly policies: readonly NetworkPolicy[]
   readonly judge: Judge
 }
@@ -47,14 +48,16 @@ export function guardOf(objects: Objects, rules: Rules, pod: V1Pod): Guard | und
   const identity = podIdentity(pod, namespace, true)
   const sidecar = pod.spec.initContainers?.find(({ name }) => name === CONTAINER_SIDECAR)
   const settings = parseSettings(environmentOf(sidecar, pod))
-  const policies = rules.policies.filter((policy) => policy.namespace === identity.namespace)
+  const revoked = isBlocked(rules.voids.get(identity.uid) ?? {})
+  const ofNamespace = rules.policies.filter((policy) => policy.namespace === identity.namespace)
+  const policies = revoked ? [quarantine(identity.namespace)] : ofNamespace
   const state = pod.status?.initContainerStatuses?.find(({ name }) => name === CONTAINER_SIDECAR)
   return {
     identity,
     settings,
     ...modeOf(pod, namespace.metadata?.annotations, rules.modes.get(identity.namespace)),
     ready: state?.ready === true,
-    revoked: isBlocked(rules.voids.get(identity.uid) ?? {}),
+    revoked,
     policies,
     judge: judgeOf(settings, createGatePolicy(compile(policies, identity)), objects.directory),
   }

@@ -147,6 +147,10 @@ function settle(guard: Guard, asked: Asked, decision: Decision, refusal: Refusal
     const reason = exempt ? `${direction} allowed: ${exemptionOf(guard)}` : formatDecision(direction, decision)
     return { ...common, outcome: 'allowed', reason, wouldAllow: [] }
   }
+  if (guard.revoked) {
+    const reason = `${direction} denied: an operator revoked the Pod`
+    return { ...common, ...denialOf(guard), refusal, reason, wouldAllow: [undoOf(guard.identity)] }
+  }
   const suggestion = suggestPolicy(guard.policies, guard.identity, direction, peer, { protocol, port })
   const isPolicy = decision.isolatedBy.length > 0
   return {

@@ -6,13 +6,15 @@ import type { NetworkPolicy, Subject } from '../../policy/types.ts'
 import { createGatePolicy, type GatePolicy } from '../datapath/gate.ts'
 import type { ToWorker } from '../datapath/messages.ts'
 import { policiesMessage } from './briefing.ts'
+import { quarantine } from './quarantine.ts'
 
 export interface PolicyView {
   /**
-   * Takes in all of the namespace's policies, or another subject. False where neither the policies that select this
-   * Pod nor the Pod as they see it changed: nothing is judged otherwise then.
+   * Takes in all of the namespace's policies, or another subject, or that an operator revoked this Pod: then nothing
+   * else counts. False where neither the policies that select this Pod nor the Pod as they see it changed: nothing is
+   * judged otherwise then.
    */
-  update(policies: readonly NetworkPolicy[], subject: Subject): boolean
+  update(policies: readonly NetworkPolicy[], subject: Subject, revoked?: boolean): boolean
   /** What the packet path hears; undefined before the first. */
   message(): ToWorker | undefined
   /** What running connections are judged by. */
@@ -25,7 +27,8 @@ export function createPolicyView(): PolicyView {
   // A hash: the bytes of 10,000 policies are no small thing to keep.
   let told = ''
   return {
-    update(policies, subject) {
+    update(ofNamespace, subject, revoked = false) {
+      const policies = revoked ? [quarantine(subject.namespace)] : ofNamespace
       const next = policiesMessage(policies, subject)
       const hash = createHash('sha256').update(serialize(next)).digest('base64')
       if (hash === told) return false

@@ -8,6 +8,8 @@ export interface ReadinessView {
   readonly mode: Mode
   readonly queuesBound: boolean
   readonly identity: OwnIdentity | undefined
+  /** An operator revoked the Pod. */
+  readonly revoked: boolean
   readonly policies: {
     readonly synced: boolean
     readonly count: number
@@ -19,8 +21,8 @@ export interface ReadinessView {
 
 /** What must hold, and whether it does. */
 export function conditionsOf(view: ReadinessView, nowMs: number): Condition[] {
-  const { identity, policies } = view
-  const valid = identity !== undefined && identity.expiresAtMs > nowMs
+  const { identity, policies, revoked } = view
+  const valid = identity !== undefined && identity.expiresAtMs > nowMs && !revoked
   return [
     view.queuesBound
       ? { name: 'queue', ok: true, reason: 'the queues are bound' }
@@ -30,7 +32,11 @@ export function conditionsOf(view: ReadinessView, nowMs: number): Condition[] {
       : {
           name: 'identity',
           ok: false,
-          reason: identity ? 'expired: the issuer cannot be reached' : 'none obtained yet',
+          reason: revoked
+            ? 'revoked by an operator'
+            : identity
+              ? 'expired: the issuer cannot be reached'
+              : 'none obtained yet',
         },
     policies.synced
       ? { name: 'policies', ok: true, reason: `${policies.count} policies stand${asOf(policies.confirmedAtMs)}` }

@@ -8,6 +8,7 @@ import type { FromWorker } from '../datapath/messages.ts'
 import { bundleMessage, ownMessage, subjectOf } from './briefing.ts'
 import { watchConntrackRoom } from './conntrack-room.ts'
 import { createDirectoryMirror } from './directory-mirror.ts'
+import { IssuerRefusal } from './errors.ts'
 import { type Condition, createHealthServer } from './health.ts'
 import { authenticateRequest, createIdentityClient, type OwnIdentity } from './identity-client.ts'
 import { createIssuerHttp } from './issuer-http.ts'
@@ -62,6 +63,7 @@ export async function startSidecar(settings: SidecarSettings, sources: Sources, 
   let generation = 0
   let policies: readonly NetworkPolicy[] = []
   let policiesSynced = false
+  let revoked = false
   let ready = false
   let rules: Condition = { name: 'rules', ok: false, reason: 'not checked yet' }
 
@@ -221,6 +223,7 @@ export async function startSidecar(settings: SidecarSettings, sources: Sources, 
       if (generation === 0) await rehearseOwn(next, { ...expected, directory: PATH_STATE, now }, log)
       identity = next
       generation++
+      revoked = false
       metrics.byName.identity_renewals_total.inc({ result: 'ok' })
       metrics.byName.identity_expiry_timestamp_seconds.set(next.verified.expiresAt)
       trust.take(next.bundle)
@@ -232,6 +235,8 @@ export async function startSidecar(settings: SidecarSettings, sources: Sources, 
     },
     onFailure: (error) => {
       metrics.byName.identity_renewals_total.inc({ result: error.code })
+      if (error instanceof IssuerRefusal && error.issuerCode === 'identity-revoked') revoked = true
+      applyPolicies()
       updateReady()
     },
   })
@@ -300,7 +305,7 @@ export async function startSidecar(settings: SidecarSettings, sources: Sources, 
   // ---- policies ----
 
   function applyPolicies(): void {
-    if (!identity || !policiesSynced || !view.update(policies, subjectOf(identity))) return
+    if (!identity || !policiesSynced || !view.update(policies, subjectOf(identity), revoked)) return
     for (const message of policyMessages()) worker.tell(message)
     reviewBehind('policy')
   }
@@ -323,6 +328,7 @@ export async function startSidecar(settings: SidecarSettings, sources: Sources, 
         mode,
         queuesBound: worker.bound(),
         identity,
+        revoked,
         policies: { synced: policiesSynced, count: policies.length, confirmedAtMs: source.confirmedAt() },
         rules,
       },

@@ -33,6 +33,28 @@ describe('the policies that a Pod is judged by', () => {
     expect(view.message()).toEqual({ type: 'policies', policies: [], subject: relabelled })
   })
 
+  it('are none but one that lets nothing pass, once an operator revoked the Pod', () => {
+    const view = createPolicyView()
+    const open = parseNetworkPolicies(
+      `{ apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: { name: open, namespace: shop },
+         spec: { podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{}], egress: [{}] } }`,
+      'test.yaml',
+    )
+    view.update(open, SUBJECT)
+    const reached = () =>
+      (['ingress', 'egress'] as const).map((direction) => {
+        const peer = { kind: 'external', address: '10.0.0.1' } as const
+        return view.policy()?.evaluator.decide(direction, 0, peer, 'UDP', 53).allowed
+      })
+    expect(reached()).toEqual([true, true])
+    expect([view.update(open, SUBJECT, true), reached()]).toEqual([true, [false, false]])
+    expect([view.update(open, SUBJECT, true), view.update(open, SUBJECT), reached()]).toEqual([
+      false,
+      true,
+      [true, true],
+    ])
+  })
+
   it('are the same, with all that was decided by them, when others of the namespace change', () => {
     const view = createPolicyView()
     view.update(policy('a', 'web'), SUBJECT)

@@ -297,11 +297,28 @@ const MEETINGS: readonly Meeting[] = [
   ],
   [
     'a revoked client',
-    ['allowed / denied wit-void'],
+    ['denied policy / denied wit-void'],
     { voids: new Map([['uid-client', { revoked: 1 }]]) },
     'shop/client',
     'shop/web',
     '8080',
+  ],
+  [
+    'a revoked server',
+    ['denied wit-void / denied policy'],
+    { voids: new Map([['uid-web', { revoked: 2, restored: 1 }]]) },
+    'shop/client',
+    'shop/web',
+    '8080',
+  ],
+  [
+    'a revoked server, by what shows no identity',
+    ['unjudged / denied policy'],
+    { voids: new Map([['uid-web', { revoked: 1 }]]) },
+    'shop/plain',
+    'shop/web',
+    '53',
+    'UDP',
   ],
   [
     'a revoked server, restored since',
@@ -413,7 +430,10 @@ describe('what would allow it', () => {
   it('is told for what no policy can allow', () => {
     const voids = new Map([['uid-client', { revoked: 1 }]])
     const [way] = answerTo({ voids }, 'shop/client', 'shop/web', '8080').ways
-    expect(way?.ingress.wouldAllow).toEqual(['synguard revoke --undo shop/client'])
+    expect([way?.egress.wouldAllow, way?.ingress.wouldAllow]).toEqual([
+      ['synguard revoke --undo shop/client'],
+      ['synguard revoke --undo shop/client'],
+    ])
   })
 })
 
