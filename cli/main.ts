@@ -2,10 +2,12 @@
 /** `synguard`, for people. Standard output holds the answer, standard error everything else. */
 import { readFileSync } from 'node:fs'
 import { SynguardError } from '../api/errors.ts'
+import { AUDIT_HELP, runAudit } from './audit.ts'
 import { CERTS_HELP, runCerts } from './certs.ts'
 import { CHECK_HELP, runCheck } from './check.ts'
 import { CliError, exitCodeOf } from './errors.ts'
 import { EXPLAIN_HELP, runExplain } from './explain.ts'
+import { FLOWS_HELP, runFlows } from './flows.ts'
 import { INJECT_HELP, runInject } from './inject.ts'
 import { REVOKE_HELP, runRevoke } from './revoke.ts'
 import { runTry, TRY_HELP } from './try.ts'
@@ -15,6 +17,8 @@ const COMMANDS: Readonly<Record<string, { run(args: readonly string[]): Promise<
   explain: { run: runExplain, help: EXPLAIN_HELP },
   inject: { run: runInject, help: INJECT_HELP },
   check: { run: runCheck, help: CHECK_HELP },
+  audit: { run: runAudit, help: AUDIT_HELP },
+  flows: { run: runFlows, help: FLOWS_HELP },
   revoke: { run: runRevoke, help: REVOKE_HELP },
   certs: { run: runCerts, help: CERTS_HELP },
 }
@@ -26,6 +30,8 @@ const HELP = `synguard COMMAND
   explain       whether a connection comes to be on a cluster, and why: --from A --to B --port N
   inject -f F   what a file's Pods would become
   check         whether a cluster is ready for Synguard, and Synguard well in it
+  audit NS      what a namespace's Pods would refuse if they enforced
+  flows NS/POD  a Pod's connections with their peers and bytes, and what it refused last
   revoke        declares a Pod's identity void, takes that back, lists what is revoked
   certs         rotates its keys, and tells how far that is
 
