@@ -11,6 +11,8 @@ import { createHealthServer } from './health.ts'
 import type { Installation } from './installation.ts'
 import { createAuthority } from './issuer/authority.ts'
 import { createLedger } from './issuer/ledger.ts'
+import { answeredVoidEvent, invalidVoidEvent } from './issuer/void-events.ts'
+import { livePods } from './issuer/void-store.ts'
 import { createVoidList } from './issuer/voids.ts'
 import { createKubernetesCluster, type KubernetesCluster } from './kubernetes/cluster.ts'
 import { observeClient } from './kubernetes/observed-client.ts'
@@ -140,6 +142,10 @@ async function startParts(
   const ledger = createLedger({
     ...{ client, namespace, names: ledgerNames, cluster, voids, keepSeconds: keep, log, now, random },
     onInvalid: (entry) => events.record(invalidVoidEvent(namespace, names.voids, entry)),
+    onAnswered(request) {
+      const pod = livePods(cluster).get(request.uid)
+      if (pod !== undefined) events.record(answeredVoidEvent(pod, request))
+    },
   })
   const { identity, serving: servingKeys } = keys
   const authority = createAuthority(identity.holder)
@@ -172,17 +178,6 @@ async function startParts(
       await keys.stop()
       await events.stop()
     },
-  }
-}
-
-/** What an operator sees who looks at the ConfigMap: `kubectl describe configmap synguard-voids`. */
-function invalidVoidEvent(namespace: string, name: string, { key, problem }: { key: string; problem: string }) {
-  return {
-    subject: { apiVersion: 'v1', kind: 'ConfigMap', name, namespace },
-    type: 'Warning' as const,
-    reason: 'InvalidVoidEntry',
-    code: key,
-    message: `The entry "${key}" has no effect: ${problem}. All other entries hold.`,
   }
 }
 

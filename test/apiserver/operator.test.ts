@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
-import type { V1ConfigMap, V1Pod, V1Role } from '@kubernetes/client-node'
+import type { CoreV1EventList, V1ConfigMap, V1Pod, V1Role } from '@kubernetes/client-node'
 import { parse, stringify } from 'yaml'
 import type { Answer } from '../../cli/explain/answer.ts'
 import { createRevocations, type Revoked } from '../../cli/revoke/revocations.ts'
@@ -312,7 +312,22 @@ describe('synguard revoke', () => {
       { pod: 'shop/client', uid, since: expect.any(String), reason: 'its key was stolen', ended: false },
     ])
     const [status, found] = await explain(asked('shop/client', 'shop/svc/web', '80'))
-    expect([status, found.ways[0]?.ingress.refusal]).toEqual([3, 'wit-void'])
+    const { egress, ingress } = found.ways[0] ?? {}
+    expect([status, egress?.reason, ingress?.refusal]).toEqual([
+      3,
+      'egress denied: an operator revoked the Pod',
+      'wit-void',
+    ])
+
+    const told = async () => {
+      const query = { fieldSelector: `involvedObject.uid=${uid}` }
+      const path = '/api/v1/namespaces/shop/events'
+      const { items } = await control.admin.send<CoreV1EventList>({ method: 'GET', path, query })
+      return items.map(({ type, reason, message }) => `${type} ${reason}: ${message}`)
+    }
+    expect(await until('the Event', async () => (await told()).length > 0 && told())).toEqual([
+      'Warning IdentityRevoked: An operator revoked the Pod: it gets no identity until that is undone. Reason: its key was stolen',
+    ])
 
     expect(await synguard(['revoke', '--undo', 'shop/client'], revoker)).toMatchObject({ status: 0, stderr: '' })
     await identity('client')
