@@ -1,7 +1,20 @@
 /** Two replicas rotate the identity key at a real API server, while sidecars hold identities by it. */
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
-import type { CoreV1EventList, V1ConfigMapList, V1LeaseList, V1Pod, V1Secret } from '@kubernetes/client-node'
-import { CONFIGMAP_ROTATION, CONFIGMAP_ROTATION_STATUS, type RotationStatus } from '../../api/rotation.ts'
+import type {
+  CoreV1EventList,
+  V1ConfigMap,
+  V1ConfigMapList,
+  V1LeaseList,
+  V1MutatingWebhookConfiguration,
+  V1Pod,
+  V1Secret,
+} from '@kubernetes/client-node'
+import {
+  CONFIGMAP_ROTATION,
+  CONFIGMAP_ROTATION_STATUS,
+  type RotationKind,
+  type RotationStatus,
+} from '../../api/rotation.ts'
 import { parseRotationStatus } from '../../api/rotation-status.ts'
 import { verifyWit } from '../../certs/wit.ts'
 import { until } from '../contract/stage.ts'
@@ -76,9 +89,9 @@ async function notePrivateKeys(): Promise<void> {
   for (const { material } of serving.keys) privateKeys.add(material.privateKeyPem.split('\n')[3] ?? '')
 }
 
-async function ask(request: string): Promise<void> {
+async function ask(request: string, kind: RotationKind = 'identity'): Promise<void> {
   const path = `${CONFIGMAPS}/${CONFIGMAP_ROTATION}`
-  const body = { data: { identity: request } }
+  const body = { data: { [kind]: request } }
   const patch = control.admin.send({ method: 'PATCH', path, contentType: 'application/merge-patch+json', body })
   if ((await unless(404, patch)) !== undefined) return
   await control.admin.send({
@@ -88,10 +101,10 @@ async function ask(request: string): Promise<void> {
   })
 }
 
-async function readStatus(): Promise<RotationStatus | undefined> {
+async function readStatus(kind: RotationKind = 'identity'): Promise<RotationStatus | undefined> {
   const path = `${CONFIGMAPS}/${CONFIGMAP_ROTATION_STATUS}`
   const found = await unless(404, control.admin.send<{ data?: Record<string, string> }>({ method: 'GET', path }))
-  const status = parseRotationStatus('identity', found?.data)
+  const status = parseRotationStatus(kind, found?.data)
   if (status !== undefined && 'problem' in status) throw new Error(status.problem)
   return status
 }
@@ -127,11 +140,14 @@ function connectAll() {
 }
 
 /** Collects what the status says until `isOver`. */
-async function watchStatus(isOver: (status: RotationStatus) => boolean): Promise<RotationStatus[]> {
+async function watchStatus(
+  isOver: (status: RotationStatus) => boolean,
+  kind: RotationKind = 'identity',
+): Promise<RotationStatus[]> {
   const seen: RotationStatus[] = []
   const end = Date.now() + ROTATION_MS
   for (;;) {
-    const status = await readStatus()
+    const status = await readStatus(kind)
     if (status !== undefined && JSON.stringify(status) !== JSON.stringify(seen.at(-1))) seen.push(status)
     if (status !== undefined && isOver(status)) return seen
     if (Date.now() > end) throw new Error(`not over: ${JSON.stringify(status)}`)
@@ -284,6 +300,60 @@ describe('the Secret', () => {
     await put(Buffer.from(data['identity.json'] ?? '', 'base64').toString())
     await watchStatus(({ conditions }) => conditions.length === 0)
   }, 60_000)
+})
+
+describe('the serving CA', () => {
+  const readCa = async () => {
+    const path = '/api/v1/namespaces/shop/configmaps/synguard-ca'
+    return (await control.admin.send<V1ConfigMap>({ method: 'GET', path })).data?.['ca.crt'] ?? ''
+  }
+  const readCaBundle = async () => {
+    const path = `/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/${NAMES.webhookConfiguration}`
+    const { webhooks } = await control.admin.send<V1MutatingWebhookConfiguration>({ method: 'GET', path })
+    return Buffer.from(webhooks?.[0]?.clientConfig.caBundle ?? '', 'base64').toString()
+  }
+  const count = (pem: string) => pem.split('BEGIN CERTIFICATE').length - 1
+
+  it('moves while Pods are admitted and sidecars renew; one that slept through it all comes back', async () => {
+    const [awake, asleep] = sidecars
+    const before = await readCa()
+    const [first] = (await readKeys(control.admin, NAMES.secret)).serving.keys
+    const failures = sidecars.map(({ failures }) => failures.length)
+    let [admitted, refused, most] = [0, [] as unknown[], 0]
+    const kubelet = setInterval(() => {
+      void readCa().then((pem) => awake?.setCa(pem))
+      void readCaBundle().then((pem) => {
+        most = Math.max(most, count(pem))
+      })
+      const body = { metadata: { generateName: 'dry-' }, spec: { containers: [{ name: 'app', image: 'app:1' }] } }
+      const dryRun = { method: 'POST', path: pathOf('Pod', 'shop'), query: { dryRun: 'All' }, body } as const
+      void control.admin.send<V1Pod>(dryRun).then(
+        ({ spec }) => {
+          admitted += spec?.initContainers === undefined ? 0 : 1
+        },
+        (error) => refused.push(error),
+      )
+    }, 200)
+    try {
+      await ask('rotate ninth', 'serving')
+      const seen = await watchStatus(isAnswered('ninth'), 'serving')
+      // The one that sleeps is named, and waited for as long as its identity lives.
+      expect(seen.filter(({ phase }) => phase === 'offered').at(-1)).toMatchObject({
+        sidecars: { expected: 2, acknowledged: 1, missing: [asleep?.name] },
+      })
+      expect([most, await readCaBundle()]).toEqual([2, await readCa()])
+      expect([refused, admitted > 100]).toEqual([[], true])
+    } finally {
+      clearInterval(kubelet)
+    }
+    const [after] = (await readKeys(control.admin, NAMES.secret)).serving.keys
+    expect([after?.id === first?.id, count(await readCa()), (await readCa()) === before]).toEqual([false, 1, false])
+    expect(awake?.failures.length).toBe(failures[0])
+    // Its connection is open; a new one would be refused until its node gives it the new CA.
+    asleep?.setCa(await readCa())
+    const issuedAt = asleep?.identity().verified.issuedAt ?? 0
+    await until('a renewal', () => (asleep?.identity().verified.issuedAt ?? 0) > issuedAt)
+  }, 150_000)
 })
 
 describe('a private key', () => {

@@ -1,5 +1,6 @@
 import type { SigningKey } from '../../certs/authority.ts'
 import { rotationTiming } from '../../certs/rotation/facts.ts'
+import type { Keyring } from '../../certs/rotation/keyring.ts'
 import { scheduledAt } from '../../certs/rotation/progress.ts'
 import {
   parseIdentityKeyring,
@@ -9,12 +10,17 @@ import {
 } from '../../certs/rotation/record.ts'
 import type { ServingAuthority } from '../../certs/serving.ts'
 import type { ApiClient } from '../../kubernetes/client.ts'
-import { createIdentityMaterial, createServingMaterial } from '../bootstrap/trust.ts'
+import {
+  caEnd,
+  createIdentityMaterial,
+  createServingMaterial,
+  SERVING_CA_LIFETIME_SECONDS,
+} from '../bootstrap/trust.ts'
 import type { Cluster } from '../cluster.ts'
 import type { Installation } from '../installation.ts'
 import { createApiStore } from './api-store.ts'
+import { createPublished } from './published.ts'
 import { createKeyRotation, type KeyRotation } from './rotation.ts'
-import type { RotationStore } from './store.ts'
 
 export interface KeyRotations {
   readonly identity: KeyRotation<SigningKey>
@@ -37,9 +43,7 @@ export function createKeyRotations({ installation, client, cluster, now, signal 
   const shared = { client, namespace, secret: names.secret, cluster, namespaceLabel, signal }
   const timing = rotationTiming(witLifetimeSeconds, skewSeconds)
   const clocks = { name: replica, timing, now, elapsed }
-  const dueAt = (every: number | undefined) => ({
-    ...(every !== undefined && { dueAt: (ring: Parameters<typeof scheduledAt>[0]) => scheduledAt(ring, every) }),
-  })
+  const identityEvery = rotateEverySeconds.identity
 
   return {
     identity: createKeyRotation<SigningKey>({
@@ -54,23 +58,21 @@ export function createKeyRotations({ installation, client, cluster, now, signal 
       }),
       lifetimeSeconds: witLifetimeSeconds,
       createMaterial: createIdentityMaterial,
-      ...dueAt(rotateEverySeconds.identity),
+      ...(identityEvery !== undefined && { dueAt: (ring) => scheduledAt(ring, identityEvery) }),
     }),
     serving: createKeyRotation<ServingAuthority>({
       ...clocks,
       kind: 'serving',
-      store: withoutRequests(
-        createApiStore({
-          ...shared,
-          kind: 'serving',
-          format: { parse: parseServingKeyring, serialize: serializeServingKeyring },
-          readPublished: async () => true,
-        }),
-      ),
+      store: createApiStore({
+        ...shared,
+        kind: 'serving',
+        format: { parse: parseServingKeyring, serialize: serializeServingKeyring },
+        readPublished: createPublished({ ...shared, name: names.webhookConfiguration, elapsed }),
+      }),
       // Replicas replace their certificates at once.
       lifetimeSeconds: 0,
       createMaterial: () => createServingMaterial(now()),
-      ...dueAt(rotateEverySeconds.serving),
+      dueAt: (ring) => servingDueAt(ring, rotateEverySeconds.serving),
     }),
   }
 }
@@ -78,13 +80,9 @@ export function createKeyRotations({ installation, client, cluster, now, signal 
 /** Seconds on a clock that only runs. */
 const elapsed = () => performance.now() / 1_000
 
-/** Sidecars do not acknowledge serving CAs yet. */
-function withoutRequests<Material>(store: RotationStore<Material>): RotationStore<Material> {
-  return {
-    ...store,
-    async readRequest() {
-      const { request } = await store.readRequest()
-      return { problems: request === undefined ? [] : ['serving: cannot be rotated yet.'] }
-    },
-  }
+/** Also without a schedule a CA is replaced when a fifth of its life is left. */
+function servingDueAt(ring: Keyring<ServingAuthority>, every: number | undefined): number | undefined {
+  const endsSoonAt = caEnd(ring) - SERVING_CA_LIFETIME_SECONDS / 5
+  const at = scheduledAt(ring, every ?? Number.POSITIVE_INFINITY)
+  return at === undefined ? undefined : Math.min(at, endsSoonAt)
 }
