@@ -23,7 +23,7 @@ that denies; of a denial no rule of theirs matches. What a changed policy allows
   --context NAME       one of its contexts
   --json               {"namespace","result","groups":[{"from","to","protocol","port","ends"}],"unread",...} on stdout
 
-Needs to list Pods and to create pods/portforward in that namespace: sidecars tell on loopback alone.
+Needs to list Pods, and to get and create pods/portforward, in that namespace: sidecars tell on loopback alone.
 
 Ends with 0 if nothing would be refused, with 1 if something would, with 3 if nothing was seen, but not all could be: a
 Pod that could not be read, or is off, or that had more to tell than it keeps; with 2 for bad usage, no API server, or

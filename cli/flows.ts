@@ -20,7 +20,7 @@ Bytes are payload of TCP, as its sockets count; of other protocols those of pack
   --context NAME       one of its contexts
   --json               {"pod","mode","flows":[...],"total","accounting","refusals":[...]} on stdout
 
-Needs to get the Pod and to create pods/portforward in its namespace: sidecars tell on loopback alone.
+Needs to get the Pod, and to get and create pods/portforward, in its namespace: sidecars tell on loopback alone.
 
 Ends with 0; with 1 if the sidecar could not be asked; with 2 for bad usage, no such Pod, one without a sidecar, no API
 server, or rights that do not reach.`
