@@ -2,17 +2,18 @@
 import { MARK_OWN } from '../../api/marks.ts'
 import { type Frame, HASH_BYTES, PROOF_HASH_AT } from '../handshake/frame.ts'
 import { attachSynAckFrame, proofClientIsn, verifyProofPacket } from '../handshake/server.ts'
-import { buildTcpAnswer } from '../packet/build.ts'
+import { buildTcp, buildTcpAnswer } from '../packet/build.ts'
 import {
   createPacket,
   decodePacket,
   FLAG_ACK,
+  FLAG_RST,
   FLAG_SYN,
   IPV6_HEADER_BYTES,
   type Packet,
   TCP_HEADER_BYTES,
 } from '../packet/decode.ts'
-import { consumePayload, stripPayload } from '../packet/rewrite.ts'
+import { consumePayload } from '../packet/rewrite.ts'
 import { MAXIMUM_EARLY_BYTES, SYN_ACK_REPEAT_MILLISECONDS } from './bounds.ts'
 import { connectionKey, tupleKey } from './connection-key.ts'
 import { byPolicy, denies } from './denial.ts'
@@ -20,7 +21,7 @@ import type { Gate } from './gate.ts'
 import type { HalfOpen } from './half-open.ts'
 import { decideIdentified } from './judge.ts'
 import { judgeMidstream } from './midstream.ts'
-import { drop, type Outcome, pass, refuse, release } from './outcome.ts'
+import { drop, type Outcome, pass, release } from './outcome.ts'
 import type { KnownPeer } from './peers.ts'
 import { serverView } from './views.ts'
 
@@ -39,7 +40,7 @@ export function handleProof(gate: Gate, bytes: Buffer, packet: Packet, frame: Fr
   if (!decision.allowed) {
     const isTold = gate.halfOpen.findAnswered(tupleKey(bytes, packet, true))?.told === true
     if (denies(gate, bytes, packet, byPolicy('ingress', peer, packet, decision, isTold))) {
-      return refuse(outcome, 'policy', stripPayload(bytes, packet, outcome.packet))
+      return refuseProved(gate, proofClientIsn(packet), bytes, packet, outcome)
     }
   }
   const serverIsn = (packet.acknowledgement - 1) >>> 0
@@ -113,10 +114,34 @@ function releaseProved(
   if (peer !== proved || slot.provedUnder !== gate.policy) {
     const decision = decideIdentified(gate, 'ingress', peer, packet.family, packet.destinationPort)
     if (!decision.allowed && denies(gate, bytes, packet, byPolicy('ingress', peer, packet, decision, slot.told))) {
-      return refuse(outcome, 'policy')
+      return refuseProved(gate, slot.clientIsn, bytes, packet, outcome)
     }
   }
   release(outcome, peer.index)
+}
+
+/**
+ * Ends a connection that its SYN's policy allowed and the one of now does not: the own kernel gets a reset, and the client
+ * one of its own. A kernel that heard nothing would repeat its SYN-ACK; once policy allows the client again, the client's
+ * sidecar would prove that one too, for a socket that its kernel has not any more.
+ */
+function refuseProved(gate: Gate, clientIsn: number, bytes: Buffer, packet: Packet, outcome: Outcome): void {
+  const { family, sourceOffset, destinationOffset, addressBytes, sourcePort, destinationPort } = packet
+  const reset = {
+    family,
+    source: bytes.subarray(sourceOffset, sourceOffset + addressBytes),
+    destination: bytes.subarray(destinationOffset, destinationOffset + addressBytes),
+    sourcePort,
+    destinationPort,
+    sequence: (clientIsn + 1) >>> 0,
+    acknowledgement: packet.acknowledgement,
+    flags: FLAG_RST | FLAG_ACK,
+    window: 0,
+  }
+  pass(outcome, buildTcp(reset, EMPTY, outcome.packet))
+  if (gate.settings.refusal === 'drop') return
+  const answer = { sequence: packet.acknowledgement, acknowledgement: 0, flags: FLAG_RST, window: 0 }
+  outcome.replyBytes = buildTcpAnswer(bytes, packet, answer, EMPTY, outcome.reply)
 }
 
 /**

@@ -1,5 +1,5 @@
 /** A SYN-ACK that arrives: the answer to a connection that this Pod opens. */
-import { MARK_INDEX, MARK_OWN, MARK_PROVED, MARK_RELEASED } from '../../api/marks.ts'
+import { MARK_INDEX, MARK_OWN, MARK_PROVED, MARK_RELEASED, MARK_REVOKED } from '../../api/marks.ts'
 import {
   buildProof,
   createVerifiedSynAck,
@@ -57,6 +57,9 @@ export function handleSynAck(gate: Gate, mark: number, bytes: Buffer, packet: Pa
   }
   const failure = verifySynAck(clientView(gate, gate.own), bytes, packet, frame, found, verified)
   if (failure !== 'ok') return settleBadSynAck(gate, syn, onReleased, failure, bytes, packet, outcome)
+  // Ended by a review, and its socket destroyed. A server that did not hear of it still asks for the proof, and would get
+  // it for a socket that is not there any more once policy allows both again.
+  if ((mark & MARK_REVOKED) !== 0) return refuseSynAck(bytes, packet, outcome)
 
   const decision = decideIdentified(gate, 'egress', found, packet.family, verified.serverPort)
   if (!decision.allowed) {

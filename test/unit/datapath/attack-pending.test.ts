@@ -1,6 +1,7 @@
 /** What is sent while a connection waits, and what is wrong on one that is released. */
 import { describe, expect, it } from '@jest/globals'
-import { MARK_RELEASED } from '../../../api/marks.ts'
+import { MARK_RELEASED, MARK_REVOKED } from '../../../api/marks.ts'
+import { applySettings } from '../../../sidecar/datapath/gate.ts'
 import {
   ACK,
   advance,
@@ -11,6 +12,8 @@ import {
   fromServer,
   judge,
   NOBODY,
+  RST,
+  resetsOf,
   SYN,
   SYN_ACK,
   setPolicies,
@@ -44,14 +47,43 @@ describe('a client that shows no WIT and is allowed', () => {
   })
 })
 
+/** The server's kernel waits for the client's next number, and the client's for the server's. */
+const RESETS = {
+  action: 'pass',
+  own: { flags: RST | ACK, sequence: 1_001 },
+  reply: { flags: RST, sequence: 0xffff_ff01 },
+}
+
 describe('a proof that its client keeps back', () => {
   it('releases nothing after a policy denied its connection', async () => {
     const { client, server } = await twoPods()
     const c = connect(client, server)
     const { proof } = await shakeHands(c)
     setPolicies(server.gate, server.identity, NOBODY)
-    expect(judge(server, 'in', proof)).toMatchObject({ action: 'refuse', refusal: 'policy' })
+    expect(resetsOf(judge(server, 'in', proof))).toEqual(RESETS)
     expect(judge(server, 'in', fromClient(c, ACK)).action).toBe('drop')
+  })
+
+  it('gets no answer from a server that refuses in silence, whose kernel is reset all the same', async () => {
+    const { client, server } = await twoPods()
+    const { proof } = await shakeHands(connect(client, server))
+    setPolicies(server.gate, server.identity, NOBODY)
+    applySettings(server.gate, { ...server.gate.settings, refusal: 'drop' })
+    expect(resetsOf(judge(server, 'in', proof))).toEqual({ ...RESETS, reply: undefined })
+  })
+})
+
+describe('a connection that a review ended at its client', () => {
+  it('is not proved again for a server that repeats its SYN-ACK, though policy allows both again: both kernels are reset', async () => {
+    const { client, server } = await twoPods()
+    const c = connect(client, server)
+    const { synAck, synAckIn } = await shakeHands(c)
+    expect(synAckIn.action).toBe('release')
+    expect(resetsOf(judge(client, 'in', synAck, MARK_REVOKED | 1))).toEqual({
+      action: 'pass',
+      own: { flags: RST | ACK, sequence: 0xffff_ff00 },
+      reply: { flags: RST, sequence: 1_001 },
+    })
   })
 })
 

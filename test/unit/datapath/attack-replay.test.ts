@@ -12,7 +12,9 @@ import {
   fromServer,
   judge,
   NOBODY,
+  RST,
   renew,
+  resetsOf,
   SYN,
   SYN_ACK,
   segment,
@@ -200,7 +202,10 @@ describe('an ACK that its client keeps back', () => {
     const c = connect(client, server)
     judge(server, 'in', (await shakeHands(c)).proof)
     setPolicies(server.gate, server.identity, NOBODY)
-    expect(judge(server, 'in', fromClient(c, ACK))).toMatchObject({ action: 'refuse', refusal: 'policy' })
+    expect(resetsOf(judge(server, 'in', fromClient(c, ACK)))).toMatchObject({
+      own: { flags: RST | ACK, sequence: 1_001 },
+      reply: { flags: RST, sequence: 0xffff_ff01 },
+    })
   })
 
   it('is not released after labels that the policy asks for were taken from its client', async () => {
@@ -219,7 +224,10 @@ describe('an ACK that its client keeps back', () => {
       identity: { ...client.identity, labels: {} },
       index: 900,
     })
-    expect(judge(server, 'in', fromClient(c, ACK))).toMatchObject({ action: 'refuse', refusal: 'policy' })
+    expect(resetsOf(judge(server, 'in', fromClient(c, ACK)))).toMatchObject({
+      own: { flags: RST | ACK, sequence: 1_001 },
+      reply: { flags: RST, sequence: 0xffff_ff01 },
+    })
   })
 
   it('is not released, without a WIT, by the repeated SYN-ACK after a policy denied its connection', async () => {

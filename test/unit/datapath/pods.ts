@@ -17,7 +17,7 @@ import { encodeWitSection, witSectionParts } from '../../../sidecar/handshake/fr
 import { createMacState } from '../../../sidecar/handshake/hmac.ts'
 import { hashWit } from '../../../sidecar/handshake/keys.ts'
 import { buildTcp } from '../../../sidecar/packet/build.ts'
-import { createPacket, decodePacket } from '../../../sidecar/packet/decode.ts'
+import { createPacket, decodePacket, type Packet } from '../../../sidecar/packet/decode.ts'
 
 export const NOW_SECONDS = 1_900_000_000
 const EXPECTED = { trustDomain: 'cluster.local', issuer: 'https://issuer', skewSeconds: 120 }
@@ -207,6 +207,21 @@ export async function shakeHands(c: Connection) {
   const synAck = (await settle(c.server, 'out', fromServer(c, SYN_ACK))).packet
   const synAckIn = await settle(c.client, 'in', synAck)
   return { syn, synIn, synAck, synAckIn, proof: synAckIn.reply ?? Buffer.alloc(0) }
+}
+
+/** The resets of a verdict that ends a connection: for the own kernel in the packet's place, and for the other end's. */
+export function resetsOf({ action, packet, reply }: Verdict) {
+  const numbersOf = (bytes: Buffer) => {
+    const { flags, sequence } = decoded(bytes)
+    return { flags, sequence }
+  }
+  return { action, own: numbersOf(packet), reply: reply && numbersOf(reply) }
+}
+
+function decoded(bytes: Buffer): Packet {
+  const packet = createPacket()
+  if (decodePacket(bytes, packet) !== 'ok') throw new Error('a verdict holds no packet')
+  return packet
 }
 
 /** Runs a handshake to its end; `release` is the verdict on the proof. */
