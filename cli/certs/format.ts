@@ -29,7 +29,9 @@ export function faultsOf({ status, problems }: RotationView, now: number): reado
   const conditions = status.conditions.map(({ code, message }) => `${message} [${code}]`)
   const isStale = now - status.at > STALE_SECONDS
   const stale = `no replica of the webhook has written this status since ${formatTime(status.at)}`
-  return [...(isStale ? [stale] : []), ...problems, ...conditions]
+  // What the webhook says too is said once, in its words.
+  const unsaid = problems.filter((problem) => !status.conditions.some(({ message }) => problem.endsWith(message)))
+  return [...(isStale ? [stale] : []), ...unsaid, ...conditions]
 }
 
 /** The whole as text for people; `now` in seconds since the epoch. */

@@ -1,9 +1,5 @@
-import { execFile, spawn } from 'node:child_process'
-import { readFileSync } from 'node:fs'
-import { join, resolve } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals'
 import type { V1ConfigMap } from '@kubernetes/client-node'
-import { parseAllDocuments } from 'yaml'
 import {
   CONFIGMAP_ROTATION,
   CONFIGMAP_ROTATION_STATUS,
@@ -15,13 +11,11 @@ import {
 } from '../../api/rotation.ts'
 import { until } from '../contract/stage.ts'
 import { CONTROL_PLANE_TIMEOUT_MS, type ControlPlane, startControlPlane } from './control-plane.ts'
+import { makeOperator, makeStranger, runCerts, runKubectl, startCerts } from './operators.ts'
 import { SYSTEM } from './permissions.ts'
 import { createNamespace, unless } from './stage.ts'
-import { writeKubeconfig } from './users.ts'
 
-const CHECKOUT = resolve(import.meta.dirname, '..', '..')
 const MERGE = 'application/merge-patch+json'
-const RBAC = 'rbac.authorization.k8s.io'
 const CONFIGMAPS = `/api/v1/namespaces/${SYSTEM}/configmaps`
 const PRIVATE = 'private-key-of-the-authority'
 
@@ -38,62 +32,15 @@ beforeAll(async () => {
     stringData: { 'identity.json': PRIVATE },
   })
   await post(CONFIGMAPS, { metadata: { name: 'synguard-voids' } })
-  const documents = parseAllDocuments(readFileSync(join(CHECKOUT, 'manifests', 'base', 'rotation.yaml'), 'utf8'))
-  const objects = documents.map((document) => document.toJS() as { kind: string; metadata: { name: string } })
-  for (const { kind, ...object } of objects) {
-    const path = kind === 'ClusterRole' ? `/apis/${RBAC}/v1/clusterroles` : CONFIGMAPS
-    await post(path, {
-      ...object,
-      metadata: { ...object.metadata, namespace: kind === 'ConfigMap' ? SYSTEM : undefined },
-    })
-  }
-  await post(`/apis/${RBAC}/v1/namespaces/${SYSTEM}/rolebindings`, {
-    metadata: { name: 'operators' },
-    roleRef: { apiGroup: RBAC, kind: 'ClusterRole', name: 'synguard-operator' },
-    subjects: [{ kind: 'ServiceAccount', namespace: 'default', name: 'operator' }],
-  })
-  for (const name of ['operator', 'stranger'])
-    await post('/api/v1/namespaces/default/serviceaccounts', { metadata: { name } })
-  operator = await writeKubeconfig(control, { account: { namespace: 'default', name: 'operator' } })
-  stranger = await writeKubeconfig(control, { account: { namespace: 'default', name: 'stranger' } })
+  operator = await makeOperator(control)
+  stranger = await makeStranger(control, 'stranger')
 }, CONTROL_PLANE_TIMEOUT_MS)
 afterAll(async () => {
   await control?.stop()
 }, CONTROL_PLANE_TIMEOUT_MS)
 
-interface Ran {
-  readonly status: number | null
-  readonly stdout: string
-  readonly stderr: string
-}
-
-function startCerts(args: readonly string[], kubeconfig: string) {
-  const main = join(CHECKOUT, 'cli', 'main.ts')
-  const all = ['--no-warnings', main, 'certs', ...args, '--kubeconfig', kubeconfig, '-n', SYSTEM]
-  return spawn(process.execPath, all, { stdio: ['ignore', 'pipe', 'pipe'], timeout: 60_000 })
-}
-
-/** `synguard certs` as a process of its own. */
-function certs(args: readonly string[], kubeconfig = operator): Promise<Ran> {
-  const child = startCerts(args, kubeconfig)
-  let [stdout, stderr] = ['', '']
-  child.stdout.setEncoding('utf8').on('data', (text: string) => {
-    stdout += text
-  })
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
-    stderr += text
-  })
-  return new Promise((done) => child.once('close', (status) => done({ status, stdout, stderr })))
-}
-
-function kubectl(args: readonly string[], kubeconfig = operator): Promise<Ran> {
-  const all = ['--kubeconfig', kubeconfig, '-n', SYSTEM, ...args]
-  return new Promise((done) => {
-    execFile(control.kubectlPath, all, { encoding: 'utf8', timeout: 30_000 }, (error, stdout, stderr) => {
-      done({ status: error === null ? 0 : Number(error.code), stdout, stderr })
-    })
-  })
-}
+const certs = (args: readonly string[], kubeconfig = operator) => runCerts(args, kubeconfig)
+const kubectl = (args: readonly string[]) => runKubectl(control, args, operator)
 
 const now = () => Math.floor(Date.now() / 1_000)
 const statusNow = (given: Partial<RotationStatus> = {}): RotationStatus => ({
