@@ -96,7 +96,11 @@ export function judgeIngress(ends: Ends, way: Way, protocol: Protocol): Verdict 
   }
   if (client !== undefined && isIdentified(ends, way, protocol)) {
     const name = describe(client.identity)
-    if (way.translatedBy !== undefined) return refused(server, direction, 'wit-address', name, [TRANSLATED])
+    // Its own identity may come from its own node's address, as kube-proxy sends back what a Pod sends to itself.
+    const isItself = client.identity.uid === server.identity.uid && server.judge.nodeAddresses.has(source)
+    if (way.translatedBy !== undefined && !isItself) {
+      return refused(server, direction, 'wit-address', name, [TRANSLATED])
+    }
     if (client.revoked) return refused(server, direction, 'wit-void', name, [undoOf(client.identity)])
     return byPolicies(server, { direction, protocol, peer: identified(client.identity, way.source), port })
   }

@@ -169,19 +169,26 @@ function waysToAddress(objects: Objects, query: Query, source: Source, from: str
   const service = objects.cluster.get('Service', name, namespace)
   const declared = ports.find((one) => one.protocol === query.protocol && one.port === found.port)
   if (declared === undefined) throw noPort(`Service ${namespace}/${name}`, query, service?.spec?.ports ?? [])
-  const translatedBy = service && translatorOf(objects, service, source, address)
-  const common = { source: from, dialled, service: `${namespace}/${name}`, ...(translatedBy && { translatedBy }) }
-  if (declared.backends.length === 0) return [common]
-  return declared.backends.map(({ address, port, pod }) => ({
-    ...common,
-    endpoint: { address, port, ...(pod && { pod }) },
-  }))
+  const through = { source: from, dialled, service: `${namespace}/${name}` }
+  const translator = service && translatesSource(service, address) && nodeBetween(objects, source, address)
+  if (declared.backends.length === 0) return [{ ...through, ...(translator && { translatedBy: translator }) }]
+  return declared.backends.map(({ address, port, pod }) => {
+    // A Pod that is its own backend must get its packets back from another address than its own.
+    const isItself = pod !== undefined && pod.uid === source.pod?.metadata?.uid
+    const translatedBy = translator || (isItself && nodeBetween(objects, source, from))
+    const endpoint = { address, port, ...(pod && { pod }) }
+    return { ...through, endpoint, ...(translatedBy && { translatedBy }) }
+  })
 }
 
-/** The node that translates the source of what comes to a Service by another address than its own (kube-proxy). */
-function translatorOf({ cluster, directory }: Objects, { spec }: V1Service, { pod }: Source, address: string) {
-  if ((spec?.clusterIPs ?? [spec?.clusterIP]).includes(address) || spec?.externalTrafficPolicy === 'Local')
-    return undefined
+/** Whether kube-proxy puts a node's address in the place of the source's: by another address than the Service's own. */
+function translatesSource({ spec }: V1Service, address: string): boolean {
+  const isOwn = (spec?.clusterIPs ?? [spec?.clusterIP]).includes(address)
+  return !isOwn && spec?.externalTrafficPolicy !== 'Local'
+}
+
+/** The node that translates: whose address it is, or the source's own, or any. */
+function nodeBetween({ cluster, directory }: Objects, { pod }: Source, address: string): string | undefined {
   if (directory.lookup(address).kind === 'node') return address
   const hosts = (pod?.status?.hostIPs ?? []).map(({ ip }) => ip)
   const nodes = [...cluster.list('Node')].flatMap(({ status }) => (status?.addresses ?? []).map((one) => one.address))

@@ -213,6 +213,40 @@ const MEETINGS: readonly Meeting[] = [
     '80',
   ],
   [
+    'to itself through a Service without an identity, where its node stands in its place',
+    ['allowed / denied policy'],
+    {
+      policies: [admit('web', labelled('web'))],
+      services: [service('web', { ports: [{ port: 53, protocol: 'UDP' }] })],
+    },
+    'shop/web',
+    'shop/svc/web',
+    '53',
+    'UDP',
+  ],
+  [
+    'to itself through a port of its own node',
+    ['allowed / allowed'],
+    {
+      policies: [admit('web')],
+      services: [service('web', { type: 'NodePort', ports: [{ port: 80, targetPort: 8080, nodePort: 30080 }] })],
+    },
+    'shop/web',
+    NODE,
+    '30080',
+  ],
+  [
+    'to itself through a port of another node, which its identity does not name',
+    ['allowed / denied wit-address'],
+    {
+      policies: [admit('web')],
+      services: [service('web', { type: 'NodePort', ports: [{ port: 80, targetPort: 8080, nodePort: 30080 }] })],
+    },
+    'shop/web',
+    OTHER_NODE,
+    '30080',
+  ],
+  [
     'to a Service, by the real port',
     ['allowed / allowed'],
     {
