@@ -256,6 +256,8 @@ export async function startSidecar(settings: SidecarSettings, sources: Sources, 
       metrics.byName.stream_connected.set(connected ? 1 : 0)
       if (!connected) peers.streamLost()
     },
+    // It became void while no stream was open to say so.
+    onRefused: (code) => code === 'wit-void' && identities.renew('void', RENEWAL_SPREAD_MILLISECONDS),
     onLine: (type) => metrics.byName.stream_messages_total.inc({ type }),
     log,
     random,

@@ -17,6 +17,8 @@ export interface StreamClientOptions {
   readonly onMessage: (message: Exclude<StreamMessage, { type: 'ping' }>, sent: StreamRequest) => void
   /** Hears of the first message of a connection, and of its end. */
   readonly onState: (connected: boolean) => void
+  /** Hears the issuer's own code where it refuses a connection. */
+  readonly onRefused?: (issuerCode: string) => void
   /** Hears of every line: its type, or `unknown`. For the metric. */
   readonly onLine?: (type: string) => void
   readonly log: LogSink
@@ -29,6 +31,7 @@ export interface StreamClientOptions {
 }
 
 export interface StreamClient {
+  /** Connects at once, unless it is connected or about it; with a new identity there is nothing to wait for. */
   start(): void
   connected(): boolean
   /** Ends the connection and makes a new one at once: what `holding` gives has changed. */
@@ -99,6 +102,7 @@ export function createStreamClient(options: StreamClientOptions): StreamClient {
       timer = setTimeout(() => void run(), random() * (options.resumeSpreadMs ?? RESUME_SPREAD_MS))
       return
     }
+    if (failure instanceof IssuerRefusal) options.onRefused?.(failure.issuerCode)
     const asked = failure instanceof IssuerRefusal ? (failure.retryAfterMs ?? 0) : 0
     const retryInMs = Math.round(Math.max(backoffMs(failures, retry, random), asked))
     failures += 1
@@ -157,7 +161,9 @@ export function createStreamClient(options: StreamClientOptions): StreamClient {
 
   return {
     start() {
-      if (timer === undefined && current === undefined && !stopped) timer = setTimeout(() => void run(), 0)
+      if (current !== undefined || stopped) return
+      clearTimeout(timer)
+      timer = setTimeout(() => void run(), 0)
     },
     connected: () => connected,
     reconnect() {

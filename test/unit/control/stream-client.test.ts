@@ -120,6 +120,26 @@ describe('the stream client', () => {
     ])
   })
 
+  it('tells why the issuer refuses it, and does not wait once somebody starts it with a new identity', async () => {
+    let asked = 0
+    issuer.handle((_, response) => {
+      if (++asked === 1) return json(response, { error: { code: 'wit-void', message: 'revoked' } }, 401)
+      response.writeHead(200, { 'content-type': 'application/x-ndjson' })
+      response.write(`${JSON.stringify(hello)}\n`)
+    })
+    const refused: string[] = []
+    const { client, states } = start({
+      retry: { initialMs: 600_000, maxMs: 600_000 },
+      onRefused: (code) => void refused.push(code),
+    })
+    await until(() => refused.length === 1)
+    expect([refused, states]).toEqual([['wit-void'], []])
+    client.start()
+    await until(() => states.length === 1)
+    client.start()
+    expect([asked, states, client.connected()]).toEqual([2, [true], true])
+  })
+
   it('waits as long as Retry-After asks', async () => {
     issuer.handle((_, response) => json(response, {}, 429, { 'retry-after': '30' }))
     const { lines } = start()
