@@ -18,6 +18,7 @@ export default {
         'test/soak/soak',
         'test/netns/bench',
         'test/netns/limits/limits',
+        'test/netns/changes',
         'test/netns/exhaustion/kernel',
       ],
       longest: [

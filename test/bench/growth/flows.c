@@ -141,7 +141,8 @@ static void open_until(const struct sockaddr_in *to, int wanted) {
   int flying = 0;
   double deadline = now() + DEADLINE_MICROSECONDS;
   ended = failed = first_error = 0;
-  while (open_count < wanted && now() < deadline && failed < 100) {
+  /* What is under way is seen to its end: nobody looks at it afterwards. */
+  while ((flying > 0 || (open_count < wanted && failed < 100)) && now() < deadline) {
     while (flying < IN_FLIGHT && open_count + flying < wanted && failed < 100)
       if (begin(to, 0) >= 0) flying++;
     int n = epoll_wait(epoll_fd, events, 256, 1000);

@@ -1,9 +1,8 @@
 /** How long a change of policies takes to end running connections, and to find that it ends none. */
-import type { ChildProcessWithoutNullStreams } from 'node:child_process'
-import { createInterface } from 'node:readline'
 import type { RunningPod } from '../../../lab/pod.ts'
 import { residentMegabytes } from '../process-cost.ts'
 import { addressOf, type Field, pause, sidecarPid } from './field.ts'
+import { type End, endOf } from './flow-ends.ts'
 import { CALLERS, SERVERS } from './namespaces.ts'
 import { awaitReview, stateOfReviews } from './reviews.ts'
 
@@ -26,36 +25,6 @@ const CLIENTS = 10
 const FIRST_PORT = 7100
 const DENIED_CLIENT = 0
 const DEADLINE_MILLISECONDS = 90_000
-
-interface FlowState {
-  readonly open: number
-  readonly ended: number
-  readonly failed: number
-  /** Microseconds of CLOCK_MONOTONIC. */
-  readonly lastEnded: number
-  readonly firstError: string
-}
-
-/** One end's connections, in a process of their own. */
-interface End {
-  ask(line: string): Promise<FlowState>
-}
-
-function endOf(child: ChildProcessWithoutNullStreams): End & { next(): Promise<FlowState> } {
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
-  const next = async (): Promise<FlowState> => {
-    const { value, done } = await lines.next()
-    if (done) throw new Error('flows ended')
-    return JSON.parse(value)
-  }
-  return {
-    next,
-    ask(line) {
-      child.stdin.write(`${line}\n`)
-      return next()
-    },
-  }
-}
 
 interface Crowd {
   readonly server: RunningPod
