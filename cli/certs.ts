@@ -18,10 +18,12 @@ It takes the rights of the ClusterRole synguard-operator, bound in Synguard's na
 
   status         the keys by their names, state and age, how many sidecars hold them, what the next step waits for
     --watch      again whenever something changes, until you interrupt it
-  rotate         makes a new key, and puts it to use once everybody knows it; takes a little more than an hour
+  rotate         makes a new key, and puts it to use once everybody knows it: identity in a little more than an hour, serving in
+                 about ten minutes, longer where a sidecar is silent
     --force      without waiting for sidecars: those that lack the new key refuse peers until they have it
     --compromised
-                 the keys are known to others: a new one at once, and the old ones end after a minute. Connections are lost
+                 the keys are known to others: a new one at once, and the old ones end after a minute at most; a Pod that has
+                 no identity by the new one until then refuses peers, and is refused
   force          no longer waits for sidecars in the rotation under way
   abort          takes the rotation under way back
 
