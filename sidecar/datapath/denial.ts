@@ -58,9 +58,22 @@ export function denies(gate: Gate, bytes: Buffer, packet: Packet, denial: Denial
       destinationPort: port,
       peer: peer ? peerName(peer) : '',
       policies,
+      ...(isUnknownProbe(gate, denial, protocol, port) && { hint: HINT_UNKNOWN_PROBE }),
     })
   }
   return enforced
+}
+
+/** Told with a refusal that may be a kubelet's: of a probe that fails nobody else says why. */
+export const HINT_UNKNOWN_PROBE =
+  "This is the port of a probe, and its source is no Pod and no node that is known. If it is this Pod's node, add the address to nodeAddresses in the webhook's settings and restart the Pod."
+
+function isUnknownProbe(gate: Gate, { direction, peer }: Denial, protocol: string, port: number): boolean {
+  return (
+    direction === 'ingress' &&
+    peer?.kind === 'external' &&
+    gate.settings.probePorts.some((probe) => probe.protocol === protocol && probe.port === port)
+  )
 }
 
 /** The denial of a peer that showed a WIT, by the policies. */

@@ -97,6 +97,8 @@ export interface RefusalReport {
   readonly peer: string
   /** The policies that isolate this end, `namespace/name`. */
   readonly policies: readonly string[]
+  /** What an operator may do about it, where that can be told. */
+  readonly hint?: string
 }
 
 /** The compiled policies in force. */
