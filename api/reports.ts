@@ -95,3 +95,25 @@ export interface ReportedFlow {
   /** When its handshake began; null where it is older than what the sidecar remembers of handshakes. */
   readonly opened: string | null
 }
+
+/** `POST /v1/refusals` to the issuer, authenticated as `/v1/peers` is: what it writes Events of. */
+export const PATH_REFUSALS = '/v1/refusals'
+
+export interface RefusalsRequest {
+  readonly refusals: readonly ToldRefusal[]
+}
+
+export interface ToldRefusal {
+  readonly direction: 'ingress' | 'egress'
+  /** A reason of docs/errors.md. */
+  readonly reason: string
+  readonly protocol: string
+  readonly port: number
+  /** `namespace/name` of a Pod, or an address. */
+  readonly peer: string
+  /** Whether the peer showed a WIT. */
+  readonly identified: boolean
+  readonly policies: readonly string[]
+  /** Since the last time that it was told. */
+  readonly count: number
+}

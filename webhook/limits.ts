@@ -39,6 +39,9 @@ export const REGISTER_SHARDS = 16
 /** Events of one namespace at once, and how long each then takes: controllers repeat what fails, and people read few. */
 export const EVENT_BURST = 20
 export const EVENT_REFILL_MS = 10_000
+/** Refusals that a sidecar tells of at once, and their body: it does so once a minute. */
+export const REFUSALS_OF_A_REQUEST = 8
+export const REFUSALS_BODY_BYTES = 65_536
 /** Events of which repetitions are counted, and namespaces whose Events are: some 500 bytes each. */
 export const EVENT_KEYS = 2_000
 export const EVENT_NAMESPACES = 2_000

@@ -123,6 +123,7 @@ async function startParts(
   const { names, namespace, webhook, replica } = installation
   const retry = { log, signal, random }
   const events = createEventRecorder({ client, replica, metrics, log })
+  const refusals = createEventRecorder({ client, replica, metrics, log })
   const keys = startRotations({ installation, client, cluster, events, metrics, log, now, random })
   const ended = (parts: { stop(): Promise<unknown> }[]) => Promise.all(parts.map((part) => part.stop()))
   if (!(await keys.known(signal))) {
@@ -150,7 +151,7 @@ async function startParts(
   const { identity, serving: servingKeys } = keys
   const authority = createAuthority(identity.holder)
   const { acknowledge } = createAcknowledgements(identity.holder, servingKeys)
-  const shared = { voids, ledger, events, authority, acknowledge, serving: servingKeys.holder }
+  const shared = { voids, ledger, events, refusals, authority, acknowledge, serving: servingKeys.holder }
   const serving = await serve({ ...options, ...shared }, issuerUrl)
   metrics.follow({
     invalidVoids: () => ledger.invalid().length,
@@ -176,7 +177,7 @@ async function startParts(
     async stop() {
       await Promise.all([publisher.stop(), namespaces.stop(), serving.close(), ledger.stop()])
       await keys.stop()
-      await events.stop()
+      await ended([events, refusals])
     },
   }
 }

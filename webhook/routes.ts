@@ -1,8 +1,9 @@
 import type { ErrorRequestHandler, Express, Request, Response } from 'express'
 import express from 'express'
 import type { Logger } from 'pino'
-import type { AcknowledgeRequest, ErrorResponse, IdentityResponse } from '../api/identity.ts'
+import type { AcknowledgeRequest, ErrorResponse, IdentityResponse, PodIdentity } from '../api/identity.ts'
 import { HEADER_PROOF, HEADER_WIT } from '../api/identity.ts'
+import { PATH_REFUSALS, type ToldRefusal } from '../api/reports.ts'
 import type { VerifiedWit } from '../certs/wit.ts'
 import { canonicalAddress, formatAddress, parseAddress, unmapAddress } from '../policy/address.ts'
 import type { Directory } from './directory/directory.ts'
@@ -10,8 +11,15 @@ import type { HttpRefusal } from './errors.ts'
 import { refusalOf, WEBHOOK_ERRORS, WebhookError } from './errors.ts'
 import type { Authority } from './issuer/authority.ts'
 import type { Issuer } from './issuer/issuer.ts'
-import { ACKNOWLEDGE_BODY_BYTES, IDENTITY_BODY_BYTES, MUTATE_BODY_BYTES, STREAM_BODY_BYTES } from './limits.ts'
+import {
+  ACKNOWLEDGE_BODY_BYTES,
+  IDENTITY_BODY_BYTES,
+  MUTATE_BODY_BYTES,
+  REFUSALS_BODY_BYTES,
+  STREAM_BODY_BYTES,
+} from './limits.ts'
 import type { WebhookMetrics } from './metrics.ts'
+import { parseRefusalsRequest } from './refusals.ts'
 import type { Streams } from './stream.ts'
 import { parseAcknowledgeRequest, parseStreamRequest } from './stream.ts'
 
@@ -24,6 +32,8 @@ export interface RoutesOptions {
   readonly log: Logger
   /** Hears which keys a Pod's sidecar holds. */
   readonly acknowledge: (uid: string, held: AcknowledgeRequest) => void
+  /** Hears what a Pod's sidecar refused. */
+  readonly refused: (caller: PodIdentity, refusals: readonly ToldRefusal[]) => void
   /** Whether the cluster was seen in full. */
   readonly synced: () => boolean
   /** Answers an AdmissionReview; never rejects. */
@@ -120,6 +130,15 @@ export function createRoutes(options: RoutesOptions): Express {
         response.set('cache-control', 'no-store').json({})
       },
     },
+    [PATH_REFUSALS]: {
+      method: 'post',
+      authenticated: true,
+      bodyBytes: REFUSALS_BODY_BYTES,
+      async handle(request, response, caller) {
+        if (caller !== undefined) options.refused(caller.identity, parseRefusalsRequest(request.body))
+        response.set('cache-control', 'no-store').json({})
+      },
+    },
   }
   for (const [path, route] of Object.entries(routes)) {
     // The caller is known before a body is read: the large ones are for sidecars alone.
@@ -152,7 +171,7 @@ function remoteAddressOf(request: Request): string {
 }
 
 const ENDPOINTS: ReadonlySet<string> = new Set([
-  ...['/mutate', '/v1/identity', '/v1/bundle', '/v1/peers', '/v1/stream', '/v1/acknowledge'],
+  ...['/mutate', '/v1/identity', '/v1/bundle', '/v1/peers', '/v1/stream', '/v1/acknowledge', PATH_REFUSALS],
 ])
 
 /** Counts and logs each request once it is answered; without headers, query or body, where tokens are. */

@@ -20,7 +20,7 @@ export interface Serving {
 }
 
 export interface ServeOptions
-  extends Pick<ServerOptions, 'authority' | 'acknowledge' | 'voids' | 'ledger' | 'events' | 'metrics'> {
+  extends Pick<ServerOptions, 'authority' | 'acknowledge' | 'voids' | 'ledger' | 'events' | 'refusals' | 'metrics'> {
   /** Has a keyring already. */
   readonly serving: Pick<KeyringHolder<ServingAuthority>, 'last'>
   readonly installation: Installation
@@ -50,12 +50,13 @@ export async function serve(options: ServeOptions, issuerUrl: string): Promise<S
   }
   let certificate = currentCertificate()
   const settings = installation.webhook
-  const { acknowledge, voids, ledger, events, metrics } = options
+  const { acknowledge, voids, ledger, events, refusals, metrics } = options
   const shared = {
     ...(acknowledge && { acknowledge }),
     ...(voids && { voids }),
     ...(ledger && { ledger }),
     ...(events && { events }),
+    ...(refusals && { refusals }),
     ...(metrics && { metrics }),
   }
   const server = createServer({ cluster, authority, tls: certificate, settings, injection, log, health, ...shared })

@@ -2,7 +2,8 @@ import { X509Certificate } from 'node:crypto'
 import { createServer as createHttpsServer } from 'node:https'
 import type { V1Namespace } from '@kubernetes/client-node'
 import type { Logger } from 'pino'
-import type { AcknowledgeRequest, VoidEntry } from '../api/identity.ts'
+import type { AcknowledgeRequest, PodIdentity, VoidEntry } from '../api/identity.ts'
+import type { ToldRefusal } from '../api/reports.ts'
 import type { ServingCertificate } from '../certs/serving.ts'
 import { isSelected } from './admission/inject.ts'
 import { mutate } from './admission/mutate.ts'
@@ -25,6 +26,7 @@ import { createVoidList, type VoidList } from './issuer/voids.ts'
 import { CONNECTIONS } from './limits.ts'
 import { closeServer, listenOn } from './listen.ts'
 import { createWebhookMetrics, type WebhookMetrics } from './metrics.ts'
+import { refusalEvents } from './refusals.ts'
 import { createRoutes } from './routes.ts'
 import type { WebhookSettings } from './settings.ts'
 import { createStreams } from './stream.ts'
@@ -44,6 +46,8 @@ export interface ServerOptions {
   readonly acknowledge?: (uid: string, held: AcknowledgeRequest) => void
   /** Where Events go; without it none are written. */
   readonly events?: Pick<EventRecorder, 'record'>
+  /** Where those of refused connections go: peers cause them at will, and must not use up the bounds of the others. */
+  readonly refusals?: Pick<EventRecorder, 'record'>
   /** Of the process; without it there are some of their own. */
   readonly metrics?: WebhookMetrics
   readonly log: Logger
@@ -117,6 +121,7 @@ export function createServer(options: ServerOptions): WebhookServer {
   metrics.follow({ streams: streams.count, voids: () => countVoids(voids) })
   const routes = createRoutes({
     acknowledge,
+    refused,
     issuer,
     directory,
     streams,
@@ -126,6 +131,11 @@ export function createServer(options: ServerOptions): WebhookServer {
     synced,
     mutate: injection === undefined ? undefined : (review) => answerReview(review, injection),
   })
+
+  function refused(caller: PodIdentity, refusals: readonly ToldRefusal[]): void {
+    const uidOf = (namespace: string, name: string) => cluster.get('Pod', name, namespace)?.metadata?.uid
+    for (const event of refusalEvents(caller, refusals, uidOf)) options.refusals?.record(event)
+  }
 
   /**
    * The API server calls for selected namespaces alone. Where ours was not seen as one yet, its label is younger than

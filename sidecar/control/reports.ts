@@ -1,17 +1,22 @@
-/** What this sidecar tells `synguard audit` and `synguard flows`. */
+/** What this sidecar tells of denials and connections: `synguard audit`, `synguard flows`, its log, and the issuer. */
 import { readFileSync } from 'node:fs'
 import type { Mode, PodIdentity } from '../../api/identity.ts'
-import { type AuditReport, type FlowsReport, PATH_AUDIT, PATH_FLOWS } from '../../api/reports.ts'
+import { type AuditReport, type FlowsReport, PATH_AUDIT, PATH_FLOWS, PATH_REFUSALS } from '../../api/reports.ts'
 import type { ConnectionEnds } from '../datapath/connection-key.ts'
 import type { FromWorker, ToWorker } from '../datapath/messages.ts'
 import { ControlError } from './errors.ts'
 import type { FlowReviewOptions } from './flow-review.ts'
 import type { IdentityTable } from './identity-table.ts'
+import type { IssuerHttp } from './issuer-http.ts'
+import type { LogSink } from './log.ts'
 import type { PolicyView } from './policy-view.ts'
+import { createRefusalEvents } from './refusal-events.ts'
+import { createRefusalLog } from './refusal-log.ts'
 import { type DenialContext, reportedDenial, reportedPod } from './reported.ts'
 import type { RunningConnections } from './running-connections.ts'
 
-type Answer = Extract<FromWorker, { type: 'denials' | 'opened' }>
+type Told = Extract<FromWorker, { type: 'refusal' | 'denials' | 'opened' }>
+type Answer = Exclude<Told, { type: 'refusal' }>
 type AnswerOf<Type extends Answer['type']> = Extract<Answer, { type: Type }>
 type Question = Extract<ToWorker, { id: number }>
 
@@ -21,6 +26,7 @@ const ANSWER_MILLISECONDS = 5_000
 const REPORT_MILLISECONDS = 1_000
 /** Denials that `synguard flows` shows. */
 const LAST_DENIALS = 20
+const SEND_MILLISECONDS = 5_000
 const ACCOUNTING = '/proc/sys/net/netfilter/nf_conntrack_acct'
 
 export interface ReportsOptions {
@@ -31,14 +37,17 @@ export interface ReportsOptions {
   readonly policy: PolicyView['policy']
   readonly table: Pick<IdentityTable, 'rows'>
   readonly currentIdentity: FlowReviewOptions['currentIdentity']
+  readonly http: Pick<IssuerHttp, 'send'>
+  readonly authenticate: (path: string) => Promise<Record<string, string>>
   readonly now: () => number
+  readonly log: LogSink
 }
 
 export interface Reports {
   /** By path, for the health server. They reject with ControlError `worker-silent`, and with NetlinkError. */
   readonly documents: Readonly<Record<string, () => Promise<unknown>>>
-  /** Takes an answer of the packet path. */
-  take(answer: Answer): void
+  /** Takes an answer of the packet path, or a refusal, which is logged and told to the issuer. */
+  take(told: Told): void
 }
 
 export function createReports(options: ReportsOptions): Reports {
@@ -123,11 +132,27 @@ export function createReports(options: ReportsOptions): Reports {
     }
   }
 
+  const logRefusal = createRefusalLog(options.log)
+  const events = createRefusalEvents({
+    denials: async () => (await ask<'denials'>({ type: 'denials' })).snapshot.rows,
+    async send(body) {
+      const headers = await options.authenticate(PATH_REFUSALS)
+      return options.http.send({ method: 'POST', path: PATH_REFUSALS, headers, body, timeoutMs: SEND_MILLISECONDS })
+    },
+    now,
+    log: options.log,
+  })
+
   return {
     documents: { [PATH_AUDIT]: shared(audit), [PATH_FLOWS]: shared(flows) },
-    take(answer) {
-      waiting.get(answer.id)?.(answer)
-      waiting.delete(answer.id)
+    take(told) {
+      if (told.type === 'refusal') {
+        logRefusal(told.report)
+        if (told.report.enforced) events.noted()
+        return
+      }
+      waiting.get(told.id)?.(told)
+      waiting.delete(told.id)
     },
   }
 }

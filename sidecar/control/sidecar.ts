@@ -21,7 +21,6 @@ import { readNodeAddresses, readSmallestMtu } from './pod-network.ts'
 import type { Sources } from './policies/open.ts'
 import { createPolicyView } from './policy-view.ts'
 import { conditionsOf, setReadiness } from './readiness.ts'
-import { createRefusalLog } from './refusal-log.ts'
 import { rehearseOwn } from './rehearsal.ts'
 import { createReports } from './reports.ts'
 import { restoreIdentityTable } from './restore-state.ts'
@@ -48,7 +47,6 @@ export async function startSidecar(settings: SidecarSettings, sources: Sources, 
     pod: settings.pod.name,
     namespace: settings.pod.namespace,
   })
-  const logRefusal = createRefusalLog(log)
   const metrics = createMetrics()
   const limits = readLimits()
   warnOfLimits(limits, log)
@@ -125,9 +123,8 @@ export async function startSidecar(settings: SidecarSettings, sources: Sources, 
     tell: (message) => worker.tell(message),
     connections: reviews,
     policy: view.policy,
-    table,
     currentIdentity: verifier.currentIdentity,
-    now,
+    ...{ table, http, authenticate, now, log },
   })
 
   const trust = createTrustKeeper({
@@ -178,7 +175,6 @@ export async function startSidecar(settings: SidecarSettings, sources: Sources, 
       case 'reached':
         return reviews.request(message.cause)
       case 'refusal':
-        return logRefusal(message.report)
       case 'denials':
       case 'opened':
         return reports.take(message)

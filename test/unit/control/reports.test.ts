@@ -1,4 +1,5 @@
 import { describe, expect, it } from '@jest/globals'
+import { pino } from 'pino'
 import type { PodIdentity } from '../../../api/identity.ts'
 import { type AuditReport, PATH_AUDIT } from '../../../api/reports.ts'
 import { workloadOf } from '../../../api/workload.ts'
@@ -60,6 +61,9 @@ function reportsOf(peer: PodIdentity, more: Partial<ReportsOptions> = {}) {
     policy: () => policy,
     table: { rows: () => [] },
     currentIdentity: (identity) => identity,
+    http: { send: async () => ({}) },
+    authenticate: async () => ({}),
+    log: pino({ level: 'silent' }),
     now: () => AT + 5_000,
     ...more,
   })

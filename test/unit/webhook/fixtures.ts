@@ -13,6 +13,7 @@ import { createServingAuthority, issueServingCertificate } from '../../../certs/
 import { inject } from '../../../webhook/admission/inject.ts'
 import type { SpecifiedPod } from '../../../webhook/admission/pod.ts'
 import { DEFAULT_INJECTION_SETTINGS, type InjectionSettings } from '../../../webhook/admission/settings.ts'
+import type { EventToWrite } from '../../../webhook/events.ts'
 import { createAuthority } from '../../../webhook/issuer/authority.ts'
 import { createMemoryCluster } from '../../../webhook/memory-cluster.ts'
 import { createServer } from '../../../webhook/server.ts'
@@ -154,10 +155,12 @@ export async function startWebhook(changes: Partial<WebhookSettings> & { podWait
   })
   const acknowledged: (readonly [uid: string, held: AcknowledgeRequest])[] = []
   const acknowledge = (uid: string, held: AcknowledgeRequest) => void acknowledged.push([uid, held])
+  const events: EventToWrite[] = []
   const options = {
     cluster,
     authority,
     acknowledge,
+    refusals: { record: (event: EventToWrite) => void events.push(event) },
     tls: certificate,
     settings,
     injection: INJECTION,
@@ -226,6 +229,7 @@ export async function startWebhook(changes: Partial<WebhookSettings> & { podWait
     },
     keys,
     acknowledged,
+    events,
     server,
     settings,
     key,
