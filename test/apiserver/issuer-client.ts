@@ -11,6 +11,8 @@ export interface IssuerClient {
   identify(token: string, localAddress: string): Promise<HeldIdentity | string>
   /** The stream's first message and all that follow, or the code of the refusal. */
   openStream(identity: HeldIdentity): Promise<OpenStream | string>
+  /** The status of a POST with the identity. */
+  tell(identity: HeldIdentity, path: string, body: unknown): Promise<number>
 }
 
 export interface HeldIdentity {
@@ -58,6 +60,12 @@ export function createIssuerClient(port: number, ca: string): IssuerClient {
       const proof = await createTokenProof(privateKey, { token, now: now() })
       const { wit, error } = await read(await post('/v1/identity', { token, proof }, localAddress))
       return wit === undefined ? (error?.code ?? 'neither identity nor error') : { wit, privateKey, localAddress }
+    },
+    async tell({ wit, privateKey, localAddress }, path, body) {
+      const proof = await createRequestProof(privateKey, { htu: path, now: now() })
+      const response = await post(path, body, localAddress, { [HEADER_WIT]: wit, [HEADER_PROOF]: proof })
+      response.resume()
+      return response.statusCode ?? 0
     },
     async openStream({ wit, privateKey, localAddress }) {
       const proof = await createRequestProof(privateKey, { htu: '/v1/stream', now: now() })
