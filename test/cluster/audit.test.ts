@@ -2,10 +2,11 @@
 import { execFile } from 'node:child_process'
 import { resolve } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
+import type { CoreV1EventList } from '@kubernetes/client-node'
 import type { FlowsReport } from '../../api/reports.ts'
 import type { Audit } from '../../cli/reports/audit.ts'
 import { awaitGuarded, cleanUp, install } from './installation.ts'
-import { apply, kubectl, startKubectl, until } from './kubectl.ts'
+import { apply, getJson, kubectl, startKubectl, until } from './kubectl.ts'
 import { admit, deployment, GUARDED, httpServer, namespace, podSpec, service, sleeper } from './objects.ts'
 import { addressOf, awaitRollouts, fetchFrom, firstPod, REFUSED } from './pods.ts'
 
@@ -136,6 +137,26 @@ describe('a namespace in audit mode', () => {
     })
     const { said } = await audit()
     expect(said.enforcing).toHaveLength(4)
+    const web = (await firstPod(SHOP, 'web')).metadata?.name
+    const events = await until('the Events at both ends', async () => {
+      const { items } = await getJson<CoreV1EventList>(
+        '-n',
+        SHOP,
+        'events',
+        '--field-selector',
+        'reason=ConnectionRefused',
+      )
+      return items.length >= 2 && items
+    })
+    expect(events.map(({ involvedObject, message }) => [involvedObject.name, message])).toEqual(
+      expect.arrayContaining([
+        [
+          web,
+          expect.stringMatching(/^Connection from audited\/stranger-\S+ to port 8080\/TCP refused \(ingress\): policy/),
+        ],
+        [expect.stringMatching(/^stranger-/), expect.stringMatching(/^Connection to audited\/web-\S+, port 8080\/TCP/)],
+      ]),
+    )
   })
 
   it('names a Pod that could not be read, and does not call that nothing', async () => {

@@ -114,6 +114,11 @@ async function ask<Report>(name: string, path: string): Promise<Report> {
   return JSON.parse(body) as Report
 }
 
+async function metricsOf(name: string): Promise<string> {
+  const request = { do: 'httpGet', address: '127.0.0.1', port: SIDECAR, path: '/metrics', timeoutMs: 5_000 } as const
+  return (await agentOf(name).ask(request)).body
+}
+
 const described = ({ direction, protocol, port, peer, policies, reason }: ReportedDenial): string => {
   const who = peer.pod === undefined ? peer.address : `${peer.pod.namespace}/${peer.pod.workload}`
   return `${direction} ${protocol} ${port} ${peer.kind} ${who}: ${reason} by ${policies.join()}`
@@ -273,5 +278,9 @@ describe('enforce', () => {
     const { refusals } = await ask<FlowsReport>('client', PATH_FLOWS)
     expect(refusals.map(({ enforced }) => enforced)).toEqual([true, true, true, false, false, false])
     expect(refusals[0]).toMatchObject({ policies: ['guarded/client'] })
+    // Which makes Events of it where there is an API server.
+    await until(async () =>
+      /^synguard_issuer_requests_total\{endpoint="\/v1\/refusals",code="200"\} 1$/m.test(await metricsOf('client')),
+    )
   }, 120_000)
 })
