@@ -19,6 +19,7 @@ export default {
         'test/netns/bench',
         'test/netns/limits/limits',
         'test/netns/changes',
+        'test/netns/exhaustion/resolver',
         'test/netns/exhaustion/kernel',
       ],
       longest: [
