@@ -30,6 +30,8 @@ export interface FlowReviewOptions {
   readonly podAddresses: ReadonlySet<string>
   /** The identity that stands for a row now: void WITs have none, relabelled ones another. */
   readonly currentIdentity: (identity: PodIdentity, issuedAt: number) => PodIdentity | 'void'
+  /** Whether a key was compromised and cut: what was shown by it and by nothing since may be anybody. */
+  readonly isDistrusted?: (kid: string) => boolean
   /** Makes the directory's entry of an address known to the judge, where the issuer can be asked. */
   readonly resolve: (address: string) => Promise<void>
 }
@@ -166,7 +168,7 @@ export function decideFlow(options: FlowJudge, flow: Flow, direction: Direction)
   }
   const row = options.table.get(index)
   // A row that is gone says nothing for the connection: fail closed.
-  if (!row || !options.judge.policy) return VOID
+  if (!row || !options.judge.policy || options.isDistrusted?.(row.kid)) return VOID
   const identity = options.currentIdentity(row.identity, row.issuedAt)
   if (identity === 'void') return VOID
   const peer: Peer = { kind: 'identified', pod: identity, address: addressOf(identity, flow.original.family) }

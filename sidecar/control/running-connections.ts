@@ -19,6 +19,7 @@ export interface RunningConnectionsOptions {
   readonly table: IdentityTable
   readonly podAddresses: ReadonlySet<string>
   readonly currentIdentity: FlowReviewOptions['currentIdentity']
+  readonly isDistrusted?: FlowReviewOptions['isDistrusted']
   readonly peers: () => Pick<PeersClient, 'peek' | 'ask'>
   readonly settings: () => GateSettings
   /** Undefined until identity and policies are there: nothing is released before. */
@@ -51,6 +52,7 @@ export function openRunningConnections(options: RunningConnectionsOptions): Runn
       podAddresses,
       witExpected,
       currentIdentity: options.currentIdentity,
+      ...(options.isDistrusted && { isDistrusted: options.isDistrusted }),
       judge: {
         settings: view,
         clusterNetworks: view.clusterNetworks,

@@ -17,6 +17,8 @@ export interface TrustKeeperOptions {
   readonly identityKid: () => string | undefined
   /** Hears of each bundle that is held from now on. */
   readonly onBundle: (bundle: TrustBundle) => void
+  /** Hears that a compromised key is gone from the bundle: connections may rest on it. */
+  readonly onCut: () => void
   /** Asks for a new identity within so many milliseconds. */
   readonly renew: (reason: string, spreadMs: number) => void
   readonly log: LogSink
@@ -32,6 +34,8 @@ export interface TrustKeeper {
   bundle(): TrustBundle | undefined
   /** Holds the bundle from now on, unless the one that is held is later. */
   take(bundle: TrustBundle): void
+  /** Whether a key was compromised, and is gone from the bundle for that. */
+  isDistrusted(kid: string): boolean
   /** The own identity is another one: it may be what an acknowledgement waits for. */
   identityChanged(): void
   /** Asks the issuer for its bundle; never rejects. */
@@ -58,6 +62,8 @@ const AUTHORITIES_MAX = 8
 export function createTrustKeeper(options: TrustKeeperOptions): TrustKeeper {
   const { http, authenticate, caPath, identityKid, log, random } = options
   let held: TrustBundle | undefined
+  /** A few at most: each is an emergency. */
+  const distrusted = new Set<string>()
   let authorities: readonly string[] = []
   let heard: string | undefined
   let failures = 0
@@ -119,15 +125,19 @@ export function createTrustKeeper(options: TrustKeeperOptions): TrustKeeper {
     const [before, after] = [held?.generation, next.generation]
     // An issuer from before rotation says no generation, and has the keys of the same Secret.
     if (before !== undefined && after !== undefined && after < before) return
+    const cut = cutBetween(held, next)
     held = next
     options.onBundle(next)
     reissueIfAsked()
+    for (const kid of cut) distrusted.add(kid)
+    if (cut.length > 0) options.onCut()
     schedule()
   }
 
   return {
     bundle: () => held,
     take,
+    isDistrusted: (kid) => distrusted.has(kid),
     identityChanged() {
       reissueIfAsked()
       schedule()
@@ -152,4 +162,11 @@ export function createTrustKeeper(options: TrustKeeperOptions): TrustKeeper {
       clearInterval(caTimer)
     },
   }
+}
+
+/** Where a bundle named a signer, all its other keys are compromised, and then gone. */
+function cutBetween(before: TrustBundle | undefined, after: TrustBundle): string[] {
+  if (before?.signer === undefined) return []
+  const kids = before.keys.map(({ kid }) => kid).filter((kid) => kid !== before.signer)
+  return kids.filter((kid) => !after.keys.some((key) => key.kid === kid))
 }

@@ -52,6 +52,7 @@ export async function startSidecarClients({ admin, port, ca, pod }: SidecarClien
     ...{ http, authenticate, caPath, log, random, caCheckMs: 200 },
     identityKid: () => identities.current()?.verified.kid,
     onBundle: () => {},
+    onCut: () => {},
     renew: (reason, spreadMs) => identities.renew(reason, spreadMs),
   })
   const identities = createIdentityClient({

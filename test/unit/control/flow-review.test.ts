@@ -59,6 +59,7 @@ interface Setup {
   readonly rows?: readonly Omit<IdentityRow, 'kid' | 'issuedAt' | 'expiresAt'>[]
   readonly directory?: Readonly<Record<string, DirectoryEntry>>
   readonly currentIdentity?: FlowReviewOptions['currentIdentity']
+  readonly isDistrusted?: FlowReviewOptions['isDistrusted']
   readonly nodeAddresses?: readonly string[]
   readonly probePorts?: readonly { protocol: 'TCP'; port: number }[]
   readonly witExpected?: boolean
@@ -115,6 +116,7 @@ async function review(setup: Setup) {
     },
     podAddresses: new Set([POD]),
     currentIdentity: setup.currentIdentity ?? ((identity) => identity),
+    ...(setup.isDistrusted && { isDistrusted: setup.isDistrusted }),
     async resolve(address) {
       asked.push(address)
       known.set(address, setup.directory?.[address] ?? 'unknown')
@@ -209,6 +211,14 @@ describe('the review of running connections', () => {
     const flows = [flow('10.244.0.3', POD, RELEASED | 1), flow('10.244.0.7', POD, RELEASED | 77)]
     const result = await review({ rows, flows, currentIdentity: () => 'void' })
     expect(result.revoked).toEqual([`10.244.0.3 ${POD}`, `10.244.0.7 ${POD}`])
+  })
+
+  it('revokes connections of WITs by a key that was cut, and no others', async () => {
+    const flows = [flow('10.244.0.3', POD, RELEASED | 1), flow('10.244.0.4', POD, RELEASED | 2, 80)]
+    expect((await review({ rows, flows, isDistrusted: (kid) => kid === 'k' })).revoked).toHaveLength(2)
+    const allowed = (await review({ rows, flows })).revoked
+    expect((await review({ rows, flows, isDistrusted: (kid) => kid === 'other' })).revoked).toEqual(allowed)
+    expect(allowed.length).toBeLessThan(2)
   })
 
   it('judges a relabelled peer by its labels of now', async () => {

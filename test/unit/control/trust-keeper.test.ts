@@ -24,6 +24,7 @@ afterEach(async () => {
 function start() {
   const state = { kid: one.kid as string | undefined, status: 200 }
   const bundles: TrustBundle[] = []
+  const cuts: string[][] = []
   const renewals: [reason: string, spreadMs: number][] = []
   const heard: AcknowledgeRequest[] = []
   issuer.handle((request, response, body) => {
@@ -38,6 +39,7 @@ function start() {
     caPath: join(issuer.credentials, 'ca.crt'),
     identityKid: () => state.kid,
     onBundle: (bundle) => void bundles.push(bundle),
+    onCut: () => void cuts.push([one, two].map(({ kid }) => kid).filter((kid) => keeper?.isDistrusted(kid))),
     renew: (reason, spreadMs) => void renewals.push([reason, spreadMs]),
     log: createKeptLog().log,
     random: () => 0.5,
@@ -45,7 +47,7 @@ function start() {
     spreadMs: 20,
     caCheckMs: 10,
   })
-  return { keeper, state, bundles, renewals, heard }
+  return { keeper, state, bundles, cuts, renewals, heard }
 }
 
 const settle = () => new Promise((resolve) => setTimeout(resolve, 150))
@@ -141,5 +143,17 @@ describe('a bundle that names a signer', () => {
     keeper.identityChanged()
     await until(() => heard.length === 2)
     expect([heard[1], renewals.length]).toEqual([{ generation: 5, authorities }, 2])
+  })
+
+  it('is followed by the cut of all its other keys, and no other removal of a key is one', () => {
+    const { keeper, cuts } = start()
+    keeper.take(bundleAt(4, [one, two]))
+    keeper.take(bundleAt(5, [two]))
+    expect([cuts, keeper.isDistrusted(one.kid)]).toEqual([[], false])
+    keeper.take({ ...bundleAt(6, [one, two]), signer: two.kid })
+    keeper.take({ ...bundleAt(7, [one, two]), signer: two.kid })
+    expect([cuts, keeper.isDistrusted(one.kid)]).toEqual([[], false])
+    keeper.take(bundleAt(8, [two]))
+    expect([cuts, keeper.isDistrusted(one.kid), keeper.isDistrusted(two.kid)]).toEqual([[[one.kid]], true, false])
   })
 })
