@@ -19,6 +19,8 @@ export type RotationEvent<Material> =
   | { readonly type: 'dismiss'; readonly request: string }
   /** From now on identities of the active key may live so long; until it is written none does. */
   | { readonly type: 'lifetime'; readonly seconds: number }
+  /** The Secret was put back to what it was before: somebody acts by that later generation, or has acted by it. */
+  | { readonly type: 'restore'; readonly above: number }
   | { readonly type: RotationStep }
 
 /** Steps are taken by whichever replica finds one safe. */
@@ -60,6 +62,7 @@ export const TRANSITIONS: Readonly<Record<EventType, Row>> = {
   abort: { none: NO_KEYS, idle: IDLE, ...under(YES) },
   dismiss: { none: NO_KEYS, idle: YES, ...under(YES) },
   lifetime: { none: NO_KEYS, idle: YES, ...under(YES) },
+  restore: { none: NO_KEYS, idle: YES, ...under(YES) },
   confirm: { none: ORDER, idle: ORDER, prepared: YES, offered: ORDER, switched: YES, draining: ORDER },
   activate: { none: ORDER, idle: ORDER, prepared: ORDER, offered: YES, switched: ORDER, draining: ORDER },
   remove: { none: ORDER, idle: ORDER, prepared: YES, offered: YES, switched: YES, draining: YES },
@@ -115,6 +118,8 @@ function take<Material>(
       return next
     case 'lifetime':
       return extendLifetime(next, event.seconds)
+    case 'restore':
+      return event.above <= ring.generation ? ring : restore(next, event.above, facts)
     case 'confirm':
       return confirm(next, facts)
     case 'activate':
@@ -177,6 +182,17 @@ function extendLifetime<Material>(ring: Keyring<Material>, seconds: number): Key
   const active = activeKey(ring)
   if (active === undefined || active.lifetimeSeconds >= seconds) return ring
   return { ...ring, keys: ring.keys.map((key) => (key === active ? { ...key, lifetimeSeconds: seconds } : key)) }
+}
+
+/**
+ * Above what sidecars hold, or they would keep that; and what was acknowledged and confirmed was of other keys, so that
+ * is begun anew.
+ */
+function restore<Material>(ring: Keyring<Material>, above: number, facts: RotationFacts): Keyring<Material> {
+  const generation = Math.max(ring.generation, above + 1)
+  const stamp = { generation, since: facts.now }
+  const keys = ring.keys.map((key) => (key.state === 'active' ? key : moveKey(key, key.state, stamp)))
+  return { ...ring, generation, keys }
 }
 
 function confirm<Material>(ring: Keyring<Material>, facts: RotationFacts): Taken<Material> {

@@ -14,6 +14,7 @@ const TOLD: Readonly<Partial<Record<EventType, readonly [reason: string, means: 
   compromised: ['KeysCompromised', 'all of them were declared compromised, and a new one is prepared'],
   force: ['RotationForced', 'sidecars are waited for no longer'],
   abort: ['RotationAborted', 'the one before signs'],
+  restore: ['KeysRestored', 'the Secret had an earlier state, and the rotation goes on from that'],
   activate: ['KeyActivated', 'the new one signs'],
   remove: ['KeyRemoved', 'what was replaced is removed'],
 }

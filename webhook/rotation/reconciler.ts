@@ -101,6 +101,8 @@ export function createReconciler<Material>(options: ReconcilerOptions<Material>)
       return result.writes.length === 0 ? undefined : { ring: result.ring, wrote: event.type }
     }
     if (phaseOf(ring) === 'none') return taken(take({ type: 'bootstrap', fresh: freshKey() }))
+    const above = Math.max(...facts.replicas.map(({ generation }) => generation), 0)
+    if (above > ring.generation) return taken(take({ type: 'restore', above }))
     if ((activeKey(ring)?.lifetimeSeconds ?? 0) < lifetimeSeconds) {
       return taken(take({ type: 'lifetime', seconds: lifetimeSeconds }))
     }

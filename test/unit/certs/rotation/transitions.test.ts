@@ -31,6 +31,7 @@ const EVENTS: readonly Event[] = [
   { type: 'abort', request: 'r2' },
   { type: 'dismiss', request: 'r2' },
   { type: 'lifetime', seconds: 7_200 },
+  { type: 'restore', above: LATER + 1_000 },
   confirm,
   activate,
   remove,
@@ -96,6 +97,14 @@ describe('every event in every phase', () => {
       'a:active b:prepared! [secret status]',
       'a:previous b:active [secret status]',
       'a:previous! b:active [secret status]',
+    ],
+    restore: [
+      none,
+      'a:active [secret status]',
+      'a:active b:prepared [secret status]',
+      'a:active b:prepared [secret status]',
+      'a:previous b:active [secret status]',
+      'a:previous b:active [secret status]',
     ],
     lifetime: [
       none,
@@ -307,5 +316,20 @@ describe('an emergency', () => {
     expect(outcome(ring, remove, facts(LATER + 2))).toBe('rotation-waits-sidecars')
     expect(outcome(ring, remove, facts(LATER + 61))).toBe('b:active* x:prepared! [secret bundle status]')
     expect(outcome(ring, { type: 'abort', request: 'r3' })).toBe('a:previous!* b:active [secret bundle status]')
+  })
+})
+
+describe('a Secret that was put back to an earlier state', () => {
+  it('is written above what was acted by, so that sidecars take it; once', () => {
+    const restored = play(RINGS.draining, [{ type: 'restore', above: LATER + 1_000 }], LATER)
+    expect(restored.generation).toBe(LATER + 1_001)
+    expect(restored.keys.map(({ generation, since }) => [generation, since])).toEqual([
+      [LATER + 1_001, LATER],
+      [RINGS.draining.keys[1]?.generation, RINGS.draining.keys[1]?.since],
+    ])
+    expect(advance(restored, { type: 'restore', above: LATER + 1_001 }, openFacts(LATER + 5))).toEqual({
+      ring: restored,
+      writes: [],
+    })
   })
 })

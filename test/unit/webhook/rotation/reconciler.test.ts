@@ -348,6 +348,31 @@ describe('what a replica acts by', () => {
     expect(stage.ring.generation).toBeGreaterThan(ring.generation)
   })
 
+  it('goes on from an earlier keyring that was put back, as sidecars must take it and acknowledge it anew', async () => {
+    const stage = createStage()
+    stage.expected = ['pod-1']
+    const replicas = [startReplica(stage, 'a'), startReplica(stage, 'b')]
+    await run(stage, replicas, 20)
+    stage.request = { id: 'r1', type: 'rotate' }
+    await run(stage, replicas, 30, [])
+    const backup = stage.ring
+    expect(phaseOf(backup)).toBe('offered')
+    stage.request = { id: 'r2', type: 'abort' }
+    await run(stage, replicas, 30)
+    const held = stage.ring.generation
+    Object.assign(stage, { ring: backup, version: stage.version + 1 })
+    stage.request = undefined
+    // What was acknowledged is of keys that lack the new one.
+    await run(stage, replicas, 60, [])
+    expect([phaseOf(stage.ring), stage.ring.generation > held, stage.status?.sidecars.missing]).toEqual([
+      'offered',
+      true,
+      ['shop/pod-1'],
+    ])
+    await run(stage, replicas, 60)
+    expect(phaseOf(stage.ring)).toBe('draining')
+  })
+
   it('stays where the keyring is damaged, and not where it cannot be read', async () => {
     for (const [error, acts] of [
       [new AuthorityError('authority-key', 'damaged'), true],
