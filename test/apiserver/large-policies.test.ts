@@ -5,11 +5,13 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { DEFAULT_INJECTION_SETTINGS, NODE_FLAGS } from '../../webhook/admission/settings.ts'
 import { createControlGroup } from '../netns/limits/cgroup.ts'
 import { CONTROL_PLANE_TIMEOUT_MS, type ControlPlane, startControlPlane } from './control-plane.ts'
+import { storeAllUnvalidated } from './outage.ts'
 import { pathOfPolicies } from './policies-stage.ts'
 import { createNamespace } from './stage.ts'
 import { writeKubeconfig } from './users.ts'
 
 const POLICIES = 20
+const MANY = 10_000
 /** 63 characters, as long as a label's value may be: 1 MB of JSON a policy. */
 const VALUES = 15_000
 /** The sidecar's own limit (webhook/admission/settings.ts). */
@@ -20,33 +22,44 @@ beforeAll(async () => {
   control = await startControlPlane()
   await createNamespace(control.admin, 'large')
   await createNamespace(control.admin, 'usual')
+  await createNamespace(control.admin, 'many')
 }, CONTROL_PLANE_TIMEOUT_MS)
 afterAll(() => control?.stop(), CONTROL_PLANE_TIMEOUT_MS)
 
-async function put(namespace: string, number: number, values: number): Promise<void> {
+function specOf(number: number, values: number): object {
   const label = (index: number) => `${number}-${index}`.padEnd(63, 'x')
   const podSelector = {
     matchExpressions: [
       { key: 'app', operator: 'In', values: Array.from({ length: values }, (_, index) => label(index)) },
     ],
   }
-  await control.admin.send({
-    method: 'POST',
-    path: pathOfPolicies(namespace),
-    body: { metadata: { name: `policy-${number}` }, spec: { podSelector: {}, ingress: [{ from: [{ podSelector }] }] } },
-  })
+  return { podSelector: {}, policyTypes: ['Ingress'], ingress: [{ from: [{ podSelector }] }] }
+}
+
+async function put(namespace: string, number: number, values: number): Promise<void> {
+  const body = { metadata: { name: `policy-${number}` }, spec: specOf(number, values) }
+  await control.admin.send({ method: 'POST', path: pathOfPolicies(namespace), body })
 }
 
 async function putAll(namespace: string, count: number, values: number): Promise<void> {
-  for (let at = 0; at < count; at += 4) {
-    await Promise.all(Array.from({ length: Math.min(4, count - at) }, (_, index) => put(namespace, at + index, values)))
+  let next = 0
+  const write = async () => {
+    while (next < count) await put(namespace, next++, values)
   }
+  await Promise.all(Array.from({ length: 4 }, write))
 }
 
 interface Listing {
   readonly policies: number
   /** How many each request asked for. */
   readonly limits: readonly string[]
+  /** Until all were read, and compiled for one Pod; mebibytes that were resident at most. */
+  readonly took: {
+    readonly milliseconds: number
+    readonly compileMilliseconds: number
+    readonly memory: number
+    readonly rules: number
+  }
 }
 
 /**
@@ -83,12 +96,25 @@ async function list(namespace: string): Promise<Listing | undefined> {
 describe('a list of policies', () => {
   it('takes one request where they are of usual sizes', async () => {
     await putAll('usual', 199, 2)
-    expect(await list('usual')).toEqual({ policies: 199, limits: ['200'] })
+    expect(await list('usual')).toMatchObject({ policies: 199, limits: ['200'] })
   }, 60_000)
+
+  it(`of ${MANY} fits the memory that a sidecar has, and each of them counts`, async () => {
+    const objects = Array.from({ length: MANY }, (_, number) => {
+      const name = `policy-${number}`
+      const metadata = { name, namespace: 'many', uid: crypto.randomUUID(), creationTimestamp: '2026-01-01T00:00:00Z' }
+      const head = { apiVersion: 'networking.k8s.io/v1', kind: 'NetworkPolicy', metadata }
+      return { key: `networkpolicies/many/${name}`, object: { ...head, spec: specOf(number, 2) } }
+    })
+    await storeAllUnvalidated(control, objects)
+    const listing = await list('many')
+    process.stdout.write(`${MANY} policies: ${JSON.stringify(listing?.took)}\n`)
+    expect(listing).toMatchObject({ policies: MANY, took: { rules: MANY } })
+  }, 120_000)
 
   it('of a megabyte each fits the memory that a sidecar has', async () => {
     await putAll('large', POLICIES, VALUES)
     const pages = Array.from({ length: Math.ceil(POLICIES / 3) }, () => '3')
-    expect(await list('large')).toEqual({ policies: POLICIES, limits: ['200', '50', '12', ...pages] })
+    expect(await list('large')).toMatchObject({ policies: POLICIES, limits: ['200', '50', '12', ...pages] })
   }, 120_000)
 })
