@@ -1,9 +1,8 @@
 /** The process behind control-plane.ts: the webhook with a cluster in memory, in the node's network namespace. */
 import { request as httpsRequest } from 'node:https'
 import { pino } from 'pino'
-import { createSigningKey } from '../certs/authority.ts'
 import { createServingAuthority, issueServingCertificate } from '../certs/serving.ts'
-import { createFixedAuthority } from '../webhook/issuer/authority.ts'
+import { createAuthority } from '../webhook/issuer/authority.ts'
 import { answerRequest } from '../webhook/issuer/void-entries.ts'
 import { createVoidList, type VoidList } from '../webhook/issuer/voids.ts'
 import { createMemoryCluster } from '../webhook/memory-cluster.ts'
@@ -12,6 +11,7 @@ import { createWebhookSettings } from '../webhook/settings.ts'
 import { applyAdmission, createReview } from './admit.ts'
 import { answerChannel } from './channel.ts'
 import type { ControlPlaneRequest } from './control-plane-protocol.ts'
+import { type LabRotation, startLabRotation } from './rotation.ts'
 
 const DAY_SECONDS = 86_400
 const nowSeconds = () => Math.floor(Date.now() / 1000)
@@ -19,6 +19,7 @@ const nowSeconds = () => Math.floor(Date.now() / 1000)
 interface Started {
   readonly webhook: WebhookServer
   readonly voids: VoidList
+  readonly rotation: LabRotation
   readonly address: string
   readonly port: number
   readonly serverName: string
@@ -43,17 +44,22 @@ async function start(request: Extract<ControlPlaneRequest, { do: 'start' }>): Pr
     ...(witLifetimeSeconds !== undefined && { witLifetimeSeconds }),
   })
   const voids = createVoidList({ now: nowSeconds, keepSeconds: keepSeconds(settings) })
+  const log = pino({ level: process.env.SYNGUARD_LAB_LOG_LEVEL ?? 'info' })
+  const rotation = await startLabRotation(cluster, settings, log)
+  const authority = createAuthority(rotation.holder)
+  rotation.follow(authority.announce)
   const webhook = createServer({
     cluster,
     voids,
-    authority: createFixedAuthority(createSigningKey()),
+    authority,
+    acknowledge: rotation.acknowledge,
     tls: issueServingCertificate(ca, { names: [serverName], addresses: [address], now, lifetimeSeconds: DAY_SECONDS }),
     settings,
     injection,
-    log: pino({ level: process.env.SYNGUARD_LAB_LOG_LEVEL ?? 'info' }),
+    log,
   })
   await webhook.listen()
-  started = { webhook, voids, address, port, serverName, caCertificatePem: ca.certificatePem }
+  started = { webhook, voids, rotation, address, port, serverName, caCertificatePem: ca.certificatePem }
   return { caCertificatePem: ca.certificatePem }
 }
 
@@ -107,6 +113,11 @@ async function perform(request: ControlPlaneRequest): Promise<unknown> {
     case 'revoke':
       requireStarted().webhook.revoke(request.entry)
       return null
+    case 'requestRotation':
+      requireStarted().rotation.ask(request.request)
+      return null
+    case 'rotationStatus':
+      return requireStarted().rotation.status() ?? null
     case 'requestVoid': {
       const { voids } = requireStarted()
       voids.merge(request.uid, answerRequest(request.request, voids.get(request.uid) ?? {}, nowSeconds()))

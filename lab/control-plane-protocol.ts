@@ -1,6 +1,7 @@
 /** What the lab says to the process that plays the control plane: the webhook, with a cluster in memory. */
 import type { V1Pod } from '@kubernetes/client-node'
 import type { VoidEntry } from '../api/identity.ts'
+import type { RotationRequest, RotationStatus } from '../api/rotation.ts'
 import type { InjectionSettings } from '../webhook/admission/settings.ts'
 import type { ClusterKind, ClusterKinds } from '../webhook/cluster.ts'
 import type { VoidRequest } from '../webhook/issuer/void-entries.ts'
@@ -31,6 +32,9 @@ export type ControlPlaneRequest =
   | { readonly do: 'revoke'; readonly entry: VoidEntry }
   /** Asks for a Pod what an operator asks in the void list, and answers it as a replica does. */
   | { readonly do: 'requestVoid'; readonly uid: string; readonly request: VoidRequest }
+  /** Asks for a rotation of the identity keys, as an operator does; its status is what operators see. */
+  | { readonly do: 'requestRotation'; readonly request: RotationRequest }
+  | { readonly do: 'rotationStatus' }
 
 export type ControlPlaneAnswers = {
   readonly start: { readonly caCertificatePem: string }
@@ -40,4 +44,6 @@ export type ControlPlaneAnswers = {
   readonly admit: V1Pod
   readonly revoke: null
   readonly requestVoid: null
+  readonly requestRotation: null
+  readonly rotationStatus: RotationStatus | null
 }

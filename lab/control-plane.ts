@@ -3,6 +3,7 @@ import { createWriteStream } from 'node:fs'
 import { join } from 'node:path'
 import type { V1Pod } from '@kubernetes/client-node'
 import type { VoidEntry } from '../api/identity.ts'
+import type { RotationRequest, RotationStatus } from '../api/rotation.ts'
 import type { InjectionSettings } from '../webhook/admission/settings.ts'
 import type { ClusterKind, ClusterKinds } from '../webhook/cluster.ts'
 import type { VoidRequest } from '../webhook/issuer/void-entries.ts'
@@ -20,6 +21,10 @@ export interface ControlPlane {
   /** The Pod as the webhook makes it; throws `lab-admission`. */
   admit(pod: V1Pod): Promise<V1Pod>
   revoke(entry: VoidEntry): Promise<void>
+  /** Asks for a rotation of the identity keys, as an operator does. */
+  requestRotation(request: RotationRequest): Promise<void>
+  /** What operators see of it; null before the first turn. */
+  rotationStatus(): Promise<RotationStatus | null>
   /** What an operator asks for a Pod by `synguard revoke`. */
   requestVoid(uid: string, request: VoidRequest): Promise<void>
 }
@@ -77,6 +82,12 @@ export async function startControlPlane(
     },
     async revoke(entry) {
       await channel.ask({ do: 'revoke', entry })
+    },
+    async requestRotation(request) {
+      await channel.ask({ do: 'requestRotation', request })
+    },
+    rotationStatus() {
+      return channel.ask({ do: 'rotationStatus' })
     },
     async requestVoid(uid, request) {
       await channel.ask({ do: 'requestVoid', uid, request })

@@ -11,9 +11,9 @@ import { authenticateRequest, createIdentityClient, type OwnIdentity } from '../
 import { createIssuerHttp, type IssuerHttp } from '../../sidecar/control/issuer-http.ts'
 import { createPeersClient } from '../../sidecar/control/peers-client.ts'
 import { createStreamClient } from '../../sidecar/control/stream-client.ts'
-import { createFixedAuthority } from '../../webhook/issuer/authority.ts'
 import { createServer, type WebhookServer } from '../../webhook/server.ts'
 import { createWebhookSettings } from '../../webhook/settings.ts'
+import { createFixedAuthority } from '../fixtures/authority.ts'
 import { guardedPod, INJECTION, namespace, plainPod } from '../unit/webhook/fixtures.ts'
 import { type Stage, until } from './stage.ts'
 

@@ -1,6 +1,5 @@
 import type { TrustBundle } from '../../api/identity.ts'
 import { type SigningKey, trustBundle } from '../../certs/authority.ts'
-import { WIT_LIFETIME_MAX_SECONDS } from '../../certs/limits.ts'
 import { activeKey, type Keyring } from '../../certs/rotation/keyring.ts'
 import { WebhookError } from '../errors.ts'
 import type { KeyringHolder } from '../rotation/holder.ts'
@@ -56,15 +55,4 @@ export function bundleOf(ring: Keyring<SigningKey>): TrustBundle {
   const active = activeKey(ring)
   const isCut = ring.keys.some(({ compromised }) => compromised) && active?.compromised !== true
   return { keys, generation: ring.generation, ...(isCut && active !== undefined && { signer: active.id }) }
-}
-
-/** An authority of one key that no other replica shares and nothing rotates. */
-export function createFixedAuthority(key: SigningKey): Authority {
-  const bundle = trustBundle([key])
-  return {
-    signer: () => ({ key, lifetimeSeconds: WIT_LIFETIME_MAX_SECONDS }),
-    bundle: () => bundle,
-    lastBundle: () => bundle,
-    subscribe: () => () => {},
-  }
 }

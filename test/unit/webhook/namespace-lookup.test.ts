@@ -4,10 +4,10 @@ import { pino } from 'pino'
 import { createSigningKey } from '../../../certs/authority.ts'
 import { createServingAuthority, issueServingCertificate } from '../../../certs/serving.ts'
 import type { Cluster } from '../../../webhook/cluster.ts'
-import { createFixedAuthority } from '../../../webhook/issuer/authority.ts'
 import { createMemoryCluster } from '../../../webhook/memory-cluster.ts'
 import { createServer, type WebhookServer } from '../../../webhook/server.ts'
 import { createWebhookSettings } from '../../../webhook/settings.ts'
+import { createFixedAuthority } from '../../fixtures/authority.ts'
 import { INJECTION, namespace, plainPod } from './fixtures.ts'
 
 const now = () => Math.floor(Date.now() / 1_000)
