@@ -230,6 +230,13 @@ describe('an address of a Service', () => {
     expect(kinds).toEqual(['service', 'service', 'service'])
   })
 
+  it('is none of an ExternalName Service: what DNS says of its name is judged as whatever it is', () => {
+    const { cluster, directory } = setUp()
+    cluster.put('Pod', plainPod(ADDRESSES))
+    cluster.put('Service', service({ type: 'ExternalName', clusterIPs: [], externalName: '10.244.0.5' }))
+    expect(directory.lookup('10.244.0.5')).toEqual({ kind: 'pod', guarded: false, pod: WEB })
+  })
+
   it('resolves targetPort for each backend, leaving out Pods that do not name it', () => {
     const { cluster, directory } = setUp()
     cluster.put(
