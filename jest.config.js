@@ -22,8 +22,14 @@ export default {
         'test/netns/exhaustion/resolver',
         'test/netns/exhaustion/kernel',
       ],
-      longest: [
+      waiting: [
+        'test/apiserver/rotation',
+        'test/apiserver/rotation-crashes',
+        'test/apiserver/certs-replicas',
         'test/netns/exhaustion/half-closed',
+      ],
+      longest: [
+        'test/netns/connections/rotation',
         'test/netns/evasion/egress',
         'test/netns/exhaustion/issuer',
         'test/netns/connections/meetings',

@@ -5,28 +5,30 @@ import TestRunner from 'jest-runner'
 const MOST_SECOND_TRIES = 4
 
 /**
- * Runs test files in two lines side by side. Those that load all processors they find stand in one line and run one
- * after the other, in the order given. All others, which mostly wait for something, run several at once: as many as
- * jest's `maxWorkers`, those that take longest first. A few files that failed beside others run once more at the end,
+ * Runs test files in three lines side by side. Those that load all processors they find stand in one line and run one
+ * after the other, in the order given. Those that wait for minutes all run at once from the beginning. All others run
+ * several at once: as many as jest's `maxWorkers`, those that take longest first. A few files that failed beside others run once more at the end,
  * with the machine to themselves, and that counts: what real networks do in a given time depends on what else runs.
  * Each is named on stderr as `unsteady`, whatever comes of it.
  *
- * Options: `loading` and `longest`, endings of paths without `.test.ts`.
+ * Options: `loading`, `waiting` and `longest`, endings of paths without `.test.ts`.
  */
-export default class TwoLineRunner extends TestRunner {
-  #loading
+export default class ThreeLineRunner extends TestRunner {
+  #lineOf
   #rank
   /** Of each test file that failed beside others: what jest is not told yet. */
   #heldBack = new Map()
   #holdsBack = false
 
-  constructor(globalConfig, context, { loading, longest }) {
+  constructor(globalConfig, context, { loading, waiting, longest }) {
     super(globalConfig, context)
     const find = (endings, path) => endings.findIndex((ending) => path.endsWith(`/${ending}.test.ts`))
     const rank = (endings, path) => (find(endings, path) < 0 ? endings.length : find(endings, path))
     this.#rank = { loading: ({ path }) => rank(loading, path), longest: ({ path }) => rank(longest, path) }
-    this.#loading = ({ path }) => find(loading, path) >= 0
+    this.#lineOf = ({ path }) =>
+      find(loading, path) >= 0 ? 'loading' : find(waiting, path) >= 0 ? 'waiting' : 'others'
     this.oneByOne = new TestRunner({ ...globalConfig, maxWorkers: 1 }, context)
+    this.allAtOnce = new TestRunner({ ...globalConfig, maxWorkers: waiting.length }, context)
   }
 
   on(eventName, listener) {
@@ -38,7 +40,7 @@ export default class TwoLineRunner extends TestRunner {
       if (!failed || !this.#holdsBack) return listener(event)
       this.#heldBack.set(test, { result, tell: () => listener(event) })
     }
-    const stops = [super.on(eventName, hear), this.oneByOne.on(eventName, hear)]
+    const stops = [super.on(eventName, hear), this.oneByOne.on(eventName, hear), this.allAtOnce.on(eventName, hear)]
     return () => {
       for (const stop of stops) stop()
     }
@@ -47,12 +49,16 @@ export default class TwoLineRunner extends TestRunner {
   /** Overrides jest-runner's; `serial` is set where there is one file, or one worker. */
   async runTests(tests, watcher, options) {
     const by = (rank) => (a, b) => rank(a) - rank(b)
-    const loading = tests.filter(this.#loading).sort(by(this.#rank.loading))
-    const others = tests.filter((test) => !this.#loading(test)).sort(by(this.#rank.longest))
-    if (options.serial) return await super.runTests([...others, ...loading], watcher, options)
+    const lines = { loading: [], waiting: [], others: [] }
+    for (const test of tests) lines[this.#lineOf(test)].push(test)
+    const { waiting } = lines
+    const loading = lines.loading.sort(by(this.#rank.loading))
+    const others = lines.others.sort(by(this.#rank.longest))
+    if (options.serial) return await super.runTests([...waiting, ...others, ...loading], watcher, options)
     this.#holdsBack = true
     await Promise.all([
       ...(loading.length > 0 ? [this.oneByOne.runTests(loading, watcher, options)] : []),
+      ...(waiting.length > 0 ? [this.allAtOnce.runTests(waiting, watcher, options)] : []),
       ...(others.length > 0 ? [super.runTests(others, watcher, options)] : []),
     ])
     this.#holdsBack = false
