@@ -24,9 +24,9 @@ export default {
       ],
       waiting: [
         'test/apiserver/rotation',
+        'test/netns/exhaustion/half-closed',
         'test/apiserver/rotation-crashes',
         'test/apiserver/certs-replicas',
-        'test/netns/exhaustion/half-closed',
       ],
       longest: [
         'test/netns/connections/rotation',

@@ -2,11 +2,13 @@ import { relative } from 'node:path'
 import TestRunner from 'jest-runner'
 
 /** More failed files than these are no accident of timing. */
-const MOST_SECOND_TRIES = 4
+const MOST_SECOND_TRIES = 6
+/** They wait, but each has an API server that does not. */
+const WAITING_WORKERS = 2
 
 /**
  * Runs test files in three lines side by side. Those that load all processors they find stand in one line and run one
- * after the other, in the order given. Those that wait for minutes all run at once from the beginning. All others run
+ * after the other, in the order given. Those that wait for minutes run two at a time from the beginning. All others run
  * several at once: as many as jest's `maxWorkers`, those that take longest first. A few files that failed beside others run once more at the end,
  * with the machine to themselves, and that counts: what real networks do in a given time depends on what else runs.
  * Each is named on stderr as `unsteady`, whatever comes of it.
@@ -28,7 +30,7 @@ export default class ThreeLineRunner extends TestRunner {
     this.#lineOf = ({ path }) =>
       find(loading, path) >= 0 ? 'loading' : find(waiting, path) >= 0 ? 'waiting' : 'others'
     this.oneByOne = new TestRunner({ ...globalConfig, maxWorkers: 1 }, context)
-    this.allAtOnce = new TestRunner({ ...globalConfig, maxWorkers: waiting.length }, context)
+    this.twoAtATime = new TestRunner({ ...globalConfig, maxWorkers: WAITING_WORKERS }, context)
   }
 
   on(eventName, listener) {
@@ -40,7 +42,7 @@ export default class ThreeLineRunner extends TestRunner {
       if (!failed || !this.#holdsBack) return listener(event)
       this.#heldBack.set(test, { result, tell: () => listener(event) })
     }
-    const stops = [super.on(eventName, hear), this.oneByOne.on(eventName, hear), this.allAtOnce.on(eventName, hear)]
+    const stops = [super.on(eventName, hear), this.oneByOne.on(eventName, hear), this.twoAtATime.on(eventName, hear)]
     return () => {
       for (const stop of stops) stop()
     }
@@ -58,7 +60,7 @@ export default class ThreeLineRunner extends TestRunner {
     this.#holdsBack = true
     await Promise.all([
       ...(loading.length > 0 ? [this.oneByOne.runTests(loading, watcher, options)] : []),
-      ...(waiting.length > 0 ? [this.allAtOnce.runTests(waiting, watcher, options)] : []),
+      ...(waiting.length > 0 ? [this.twoAtATime.runTests(waiting, watcher, options)] : []),
       ...(others.length > 0 ? [super.runTests(others, watcher, options)] : []),
     ])
     this.#holdsBack = false

@@ -64,7 +64,8 @@ export function createTrustKeeper(options: TrustKeeperOptions): TrustKeeper {
   let held: TrustBundle | undefined
   /** A few at most: each is an emergency. */
   const distrusted = new Set<string>()
-  let authorities: readonly string[] = []
+  /** undefined before the file was read. */
+  let authorities: readonly string[] | undefined
   let heard: string | undefined
   let failures = 0
   let sending = false
@@ -82,9 +83,9 @@ export function createTrustKeeper(options: TrustKeeperOptions): TrustKeeper {
     schedule()
   }
 
-  /** undefined where the issuer asks for none. */
+  /** undefined where the issuer asks for none, and while something is not known yet. */
   function current(): AcknowledgeRequest | undefined {
-    if (held?.generation === undefined) return undefined
+    if (held?.generation === undefined || authorities === undefined) return undefined
     const { generation, signer } = held
     const isReissued = signer === undefined || identityKid() === signer
     return { ...(isReissued && { generation }), authorities }
