@@ -1,6 +1,7 @@
 /** A Pod without a sidecar, with every power over its own network, beside guarded ones on one bridge. */
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { runCommand } from '../../../lab/command.ts'
+import { until } from '../../contract/stage.ts'
 import { putPolicy } from '../../lab/objects.ts'
 import { createField, type Field, type Outcome, type Peer, PORT } from './attacker.ts'
 
@@ -76,7 +77,9 @@ describe("a guarded Pod's address, taken by its neighbour while it is away", () 
       const { outcome, port } = await opens(mallory, server.address)
       expect(outcome).toEqual({ error: 'timeout' })
       expect(await heardBy(server, port)).toEqual(NOTHING)
-      expect(logOf(server)).toMatch(/"refusal":"no-wit".*"peer":"guarded\/client"/)
+      await until('the refusal in the log', async () =>
+        /"refusal":"no-wit".*"peer":"guarded\/client"/.test(logOf(server)),
+      )
     } finally {
       await inside(mallory, 'ip', 'addr', 'del', `${client.address}/32`, 'dev', 'eth0')
       await inside(client, 'ip', 'link', 'set', 'eth0', 'up')
@@ -115,7 +118,7 @@ describe('a Service of guarded Pods, for which somebody else answers', () => {
         const { outcome, port } = await opens(client, address)
         expect(outcome).toEqual({ error: 'ECONNREFUSED' })
         expect(await heardBy(impostor, port)).toEqual(NOTHING)
-        expect(logOf(client)).toMatch(refusal)
+        await until('the refusal in the log', async () => refusal.test(logOf(client)))
       } finally {
         await nat('-D')
       }
